@@ -1,0 +1,231 @@
+//! Every key of the configuration, in one struct per section.
+//!
+//! What a field means on the outside (key, unit, default) stands at the field. How it is read, from
+//! TOML, from the environment or from a Microsoft.Identity.Web `appsettings.json`, stands in the
+//! modules beside.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+use secrecy::{SecretSlice, SecretString};
+use url::Url;
+
+/// A whole configuration, valid in itself.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `allow_insecure_http`, default false: plain `http` beyond loopback.
+    pub allow_insecure_http: bool,
+    /// `[database]`
+    pub database: DatabaseConfig,
+    /// `[encryption]`
+    pub encryption: EncryptionConfig,
+    /// `[api]`
+    pub api: ApiConfig,
+    /// `[worker]`
+    pub worker: WorkerConfig,
+    /// `[identity]`, in JSON `AzureAd`
+    pub identity: IdentityConfig,
+    /// `[downstream_apis.NAME]`, in JSON `DownstreamApis:NAME`
+    pub downstream_apis: DownstreamApis,
+    /// `[workflows]`
+    pub workflows: WorkflowsConfig,
+    /// `[limits]`
+    pub limits: Limits,
+    /// What is accepted but deserves a word in the log, e.g. an unknown key inside `AzureAd`.
+    pub warnings: Vec<String>,
+}
+
+/// Where jobs and sessions are kept.
+#[derive(Debug, Clone)]
+pub struct DatabaseConfig {
+    /// `url`: `sqlite://PATH` or `postgres://…`, default `sqlite://.errand/errand.db`. A secret: it
+    /// may hold a password.
+    pub url: SecretString,
+    /// `listen`, default true: LISTEN/NOTIFY; false behind a transaction pooler.
+    pub listen: bool,
+    /// `prepared_statements`, default true; false behind a transaction pooler.
+    pub prepared_statements: bool,
+}
+
+/// Keys for what is encrypted at rest.
+#[derive(Debug, Clone)]
+pub struct EncryptionConfig {
+    /// `keys` or `keys_file`, each `ID:BASE64-OF-32-BYTES`: the first encrypts, all decrypt.
+    pub keys: Vec<EncryptionKey>,
+}
+
+/// One key of the ring.
+#[derive(Debug, Clone)]
+pub struct EncryptionKey {
+    /// Its name in the envelope of everything it encrypted, `[A-Za-z0-9_-]{1,32}`.
+    pub id: String,
+    /// 32 bytes.
+    pub key: SecretSlice<u8>,
+}
+
+/// The HTTP interface.
+#[derive(Debug, Clone)]
+pub struct ApiConfig {
+    /// `listen`, default `127.0.0.1:8080`.
+    pub listen: SocketAddr,
+    /// `public_url`, without a trailing slash; default `http://` + `listen`. Used in `Location` and links.
+    pub public_url: String,
+}
+
+/// A worker process.
+#[derive(Debug, Clone)]
+pub struct WorkerConfig {
+    /// `listen`: where `/livez` and `/readyz` are answered; default `""`: nowhere.
+    pub listen: Option<SocketAddr>,
+    /// `concurrency`, default 64: jobs at once in one process.
+    pub concurrency: usize,
+    /// `lease_seconds`, default 60, at least 3.
+    pub lease: Duration,
+    /// `drain_seconds`, default 30: how long a stop waits for running jobs.
+    pub drain: Duration,
+}
+
+/// Who signs users in, and who Errand is towards that party.
+#[derive(Debug, Clone)]
+pub struct IdentityConfig {
+    /// `instance`, default `https://login.microsoftonline.com/`; with the trailing slash.
+    pub instance: Url,
+    /// `tenant_id`
+    pub tenant: Tenant,
+    /// `client_id`: Errand's own.
+    pub client_id: String,
+    /// `audiences`, default `client_id` and `api://client_id`.
+    pub audiences: Vec<String>,
+    /// `required_scopes`, default `["Jobs.ReadWrite"]`: any of them must be in `scp`.
+    pub required_scopes: Vec<String>,
+    /// `allowed_clients`, default empty (any): `azp`/`appid` that may call.
+    pub allowed_clients: Vec<String>,
+    /// `client_authentication`, `"post"` (default) or `"basic"`: how a secret is sent.
+    pub client_authentication: ClientAuthentication,
+    /// `client_credentials`, tried in order.
+    pub client_credentials: Vec<ClientCredential>,
+    /// `extra_token_parameters`, sent with every token request.
+    pub extra_token_parameters: BTreeMap<String, String>,
+    /// `consent_redirect_uri`, default none: where a consent link sends the user afterwards.
+    pub consent_redirect_uri: Option<Url>,
+}
+
+/// Whose users may come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tenant {
+    /// One tenant, by its id (a lower-case GUID).
+    Single(String),
+    /// `organizations` or `common`, with `allowed_tenants`.
+    Multiple {
+        /// The authority's path segment, `organizations` or `common`.
+        authority: String,
+        /// Ids (lower-case GUIDs) of tenants that may come; `None` for `"*"`, any.
+        allowed: Option<Vec<String>>,
+    },
+}
+
+/// How a client secret travels (RFC 6749 2.3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientAuthentication {
+    /// In the form body.
+    Post,
+    /// In the `Authorization` header.
+    Basic,
+}
+
+/// A proof of who Errand is.
+#[derive(Debug, Clone)]
+pub enum ClientCredential {
+    /// `source_type = "ClientSecret"`
+    Secret(SecretString),
+    /// `source_type = "Path"`: PEM files, read anew for each signature.
+    Certificate {
+        /// The certificate.
+        certificate_path: PathBuf,
+        /// Its private key; default: in the certificate's file.
+        private_key_path: PathBuf,
+    },
+    /// `source_type = "SignedAssertionFilePath"`: a JWT that somebody else renews, read anew each time.
+    SignedAssertionFile(PathBuf),
+}
+
+/// The configured downstream APIs by name.
+pub type DownstreamApis = BTreeMap<String, DownstreamApi>;
+
+/// An API that jobs may call as the user.
+#[derive(Debug, Clone)]
+pub struct DownstreamApi {
+    /// `base_url`: calls go below it and nowhere else.
+    pub base_url: Url,
+    /// `scopes` that a token for it is asked with; at least one.
+    pub scopes: Vec<String>,
+    /// `required_scopes`, default none: the caller's own token must hold one of these to name this API.
+    pub required_scopes: Vec<String>,
+    /// `timeout_seconds`, default 30: for a whole answer.
+    pub timeout: Duration,
+    /// `methods`, default empty (all): upper case.
+    pub methods: Vec<String>,
+    /// `paths`, default empty (all): patterns below `base_url`, `*` within a segment, `**` across segments.
+    pub paths: Vec<String>,
+    /// `max_response_bytes`, default 1 MiB.
+    pub max_response_bytes: usize,
+    /// `retry`
+    pub retry: RetryConfig,
+    /// `honours_idempotency_key`, default false: POST and PATCH may be sent again too.
+    pub honours_idempotency_key: bool,
+    /// `extra_token_parameters`, sent with token requests for this API.
+    pub extra_token_parameters: BTreeMap<String, String>,
+}
+
+/// How often and when a call is sent again.
+#[derive(Debug, Clone)]
+pub struct RetryConfig {
+    /// `max_attempts`, default 5, the first included.
+    pub max_attempts: u32,
+    /// `initial_seconds`, default 1: the first delay, before jitter.
+    pub initial: Duration,
+    /// `max_seconds`, default 300: no delay is longer.
+    pub max: Duration,
+}
+
+/// Which workflows may run.
+#[derive(Debug, Clone)]
+pub struct WorkflowsConfig {
+    /// `inline`, default true: may clients post documents of their own?
+    pub inline: bool,
+}
+
+/// Bounds of documents and jobs; defaults from `Default`.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// `body_bytes`, default 262,144: of a submission.
+    pub body_bytes: usize,
+    /// `tasks`, default 200: in one document.
+    pub tasks: usize,
+    /// `nesting`, default 16: of tasks in tasks.
+    pub nesting: usize,
+    /// `expression_bytes`, default 4,096: of one expression.
+    pub expression_bytes: usize,
+    /// `task_starts`, default 100,000: in one job.
+    pub task_starts: u64,
+    /// `calls`, default 20,000: in one job.
+    pub calls: u64,
+    /// `checkpoint_bytes`, default 1 MiB.
+    pub checkpoint_bytes: usize,
+    /// `max_deadline`, default `P400D`.
+    pub max_deadline: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes: 262_144,
+            tasks: 200,
+            nesting: 16,
+            expression_bytes: 4_096,
+            task_starts: 100_000,
+            calls: 20_000,
+            checkpoint_bytes: 1_048_576,
+            max_deadline: Duration::from_secs(400 * 24 * 60 * 60),
+        }
+    }
+}
