@@ -15,4 +15,7 @@
 
 pub mod config;
 pub mod http;
+pub mod identity;
+pub mod jobs;
+pub mod storage;
 pub mod time;

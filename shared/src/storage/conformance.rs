@@ -1,0 +1,547 @@
+//! What any store must do. Every case runs on SQLite and on PostgreSQL.
+//!
+//! One more case: an async function that takes a [`TestStore`], and its name in the list at the end.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde_json::json;
+use uuid::Uuid;
+
+use super::*;
+use crate::{
+    config::EncryptionKey,
+    identity::{AccessToken, AssertionHash, Principal, RefreshToken, SuspensionReason},
+    jobs::{DefinitionName, Job, JobStatus, Progress, Suspension},
+    time::Timestamp,
+};
+
+const CLIENT: &str = "11111111-2222-4333-8444-555555555555";
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// A store on a database of its own, with the little language the cases are written in.
+struct TestStore {
+    store: SharedStore,
+    database: DatabaseConfig,
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl std::ops::Deref for TestStore {
+    type Target = dyn Store;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.store
+    }
+}
+
+fn ring(id: &str) -> EncryptionConfig {
+    let key = vec![id.as_bytes()[0]; 32].into();
+    EncryptionConfig { keys: vec![EncryptionKey { id: id.to_owned(), key }] }
+}
+
+impl TestStore {
+    async fn sqlite() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("errand.db").display());
+        Self::open(url, Some(folder)).await
+    }
+
+    async fn postgres() -> Self {
+        let server = std::env::var("TEST_DATABASE_URL").expect(
+            "TEST_DATABASE_URL is not set: run ./test, which starts a PostgreSQL of its own",
+        );
+        let name = format!("errand_{}", Uuid::now_v7().simple());
+        let admin = sqlx::PgPool::connect(&server).await.unwrap();
+        sqlx::query(sqlx::AssertSqlSafe(format!("create database {name}")))
+            .execute(&admin)
+            .await
+            .unwrap();
+        admin.close().await;
+        let mut url = url::Url::parse(&server).unwrap();
+        url.set_path(&name);
+        Self::open(url.into(), None).await
+    }
+
+    async fn open(url: String, folder: Option<tempfile::TempDir>) -> Self {
+        let database =
+            DatabaseConfig { url: url.into(), listen: true, prepared_statements: true };
+        let store = open(&database, &ring("a")).await.unwrap();
+        Self { store, database, _folder: folder }
+    }
+
+    /// Submits a job that acts with `grant`, if given.
+    async fn submit(&self, owner: &Principal, grant: Option<Grant<'_>>) -> Uuid {
+        let (id, submitted) = self.try_submit(owner, grant, None).await;
+        assert_eq!(submitted, Submitted::Created);
+        id
+    }
+
+    async fn try_submit(
+        &self,
+        owner: &Principal,
+        grant: Option<Grant<'_>>,
+        idempotency: Option<IdempotencyKey<'_>>,
+    ) -> (Uuid, Submitted) {
+        let id = Uuid::now_v7();
+        let name = DefinitionName {
+            namespace: "acme".into(),
+            name: "process-data".into(),
+            version: "1.0.0".into(),
+        };
+        let job = NewJob {
+            id,
+            name: &name,
+            definition: &json!({"do": []}),
+            input: &json!({"order": 4711}),
+            run_at: None,
+            deadline: MINUTE,
+            priority: 0,
+            tags: &BTreeMap::from([("order".to_owned(), "4711".to_owned())]),
+            warnings: &[],
+            total_tasks: Some(3),
+            traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        };
+        let submission = Submission { owner, grant, idempotency, job };
+        (id, self.store.submit(&submission).await.unwrap())
+    }
+
+    async fn get(&self, id: Uuid, owner: &Principal) -> Job {
+        self.job(id, owner).await.unwrap().unwrap()
+    }
+
+    async fn claim_one(&self) -> ClaimedJob {
+        let mut claimed = self.claim(Uuid::now_v7(), 10, MINUTE).await.unwrap();
+        assert_eq!(claimed.len(), 1);
+        claimed.remove(0)
+    }
+
+    async fn session(&self, owner: &Principal, key: &str) -> KnownSession {
+        self.find_session(owner, CLIENT, SessionSelector::Key(key)).await.unwrap().unwrap()
+    }
+
+    async fn grant(&self, session: Uuid, owner: &Principal) -> HeldGrant {
+        self.held_grant(session, owner, CLIENT, "read").await.unwrap().unwrap()
+    }
+}
+
+fn alice() -> Principal {
+    Principal { tenant: "contoso".into(), subject: "alice".into() }
+}
+
+fn bob() -> Principal {
+    Principal { tenant: "contoso".into(), subject: "bob".into() }
+}
+
+fn time(seconds: i64) -> Timestamp {
+    Timestamp::from_seconds(seconds).unwrap()
+}
+
+fn access_token(text: &str) -> NewAccessToken {
+    NewAccessToken {
+        scope_set: "read".into(),
+        access_token: AccessToken::new(text.to_owned()),
+        obtained_at: time(1_800_000_000),
+        expires_at: time(1_800_003_600),
+    }
+}
+
+/// What an exchange of user token number `assertion` brought.
+fn new_grant(session_key: Option<&str>, assertion: u8) -> Grant<'_> {
+    Grant::New(NewGrant {
+        client_id: CLIENT,
+        session_key,
+        assertion_hash: AssertionHash::from_bytes(&[assertion; 32]).unwrap(),
+        refresh_token: RefreshToken::new(format!("refresh-{assertion}")),
+        access_token: access_token(&format!("access-{assertion}")),
+    })
+}
+
+fn record(next: Next) -> Record {
+    Record {
+        checkpoint: b"state".to_vec(),
+        progress: Progress {
+            tasks: vec!["/do/1/pause".into()],
+            completed: 1,
+            total: Some(3),
+        },
+        attempts: 1,
+        throttles: 0,
+        next,
+    }
+}
+
+fn suspension() -> Suspension {
+    Suspension {
+        reason: SuspensionReason::ConsentRequired,
+        detail: "consent is missing".into(),
+        api: "PartnerAPI".into(),
+        scopes: vec!["read".into()],
+        claims: None,
+        consent_url: None,
+    }
+}
+
+async fn a_job_is_there_for_its_owner_only(store: TestStore) {
+    let id = store.submit(&alice(), None).await;
+    let job = store.get(id, &alice()).await;
+    assert_eq!(job.status, JobStatus::Pending);
+    assert_eq!(job.tags["order"], "4711");
+    assert_eq!(job.progress.total, Some(3));
+    assert_eq!(job.deadline_at.since(job.created_at), MINUTE);
+    assert!(job.session_key.is_none() && job.started_at.is_none() && job.finished_at.is_none());
+    assert!(store.job(id, &bob()).await.unwrap().is_none());
+    let other_tenant = Principal { tenant: "fabrikam".into(), ..alice() };
+    assert!(store.job(id, &other_tenant).await.unwrap().is_none());
+}
+
+async fn a_job_runs_from_claim_to_completion(store: TestStore) {
+    let id = store.submit(&alice(), None).await;
+    let claimed = store.claim_one().await;
+    assert_eq!((claimed.lease.job_id, &claimed.lease.owner), (id, &alice()));
+    assert_eq!(claimed.input, json!({"order": 4711}));
+    assert!(claimed.checkpoint.is_none());
+    assert_eq!(store.get(id, &alice()).await.status, JobStatus::Running);
+
+    store.record(&claimed.lease, &record(Next::Continue)).await.unwrap();
+    let running = store.get(id, &alice()).await;
+    assert_eq!((running.status, running.attempts), (JobStatus::Running, 1));
+    assert_eq!(running.progress.tasks, ["/do/1/pause"]);
+
+    let done = record(Next::Complete(json!({"done": true})));
+    store.record(&claimed.lease, &done).await.unwrap();
+    let job = store.get(id, &alice()).await;
+    assert_eq!(job.status, JobStatus::Completed);
+    assert_eq!(job.output, Some(json!({"done": true})));
+    assert!(job.finished_at.is_some() && job.due_at.is_none());
+    assert!(job.revision > running.revision);
+    assert!(store.claim(Uuid::now_v7(), 10, MINUTE).await.unwrap().is_empty());
+    assert!(store.next_due().await.unwrap().is_none());
+}
+
+async fn a_final_state_is_written_once(store: TestStore) {
+    let id = store.submit(&alice(), None).await;
+    let claimed = store.claim_one().await;
+    let fault = record(Next::Fault(json!({"status": 500})));
+    store.record(&claimed.lease, &fault).await.unwrap();
+    let again = store.record(&claimed.lease, &record(Next::Complete(json!(1)))).await;
+    assert!(matches!(again, Err(StoreError::LeaseLost)));
+    let job = store.get(id, &alice()).await;
+    assert_eq!((job.status, job.error), (JobStatus::Faulted, Some(json!({"status": 500}))));
+}
+
+async fn every_job_is_claimed_once_by_many_at_once(store: TestStore) {
+    let mut ids = Vec::new();
+    for _ in 0..40 {
+        ids.push(store.submit(&alice(), None).await);
+    }
+    let claims = (0..8).map(|_| async {
+        let (worker, mut mine) = (Uuid::now_v7(), Vec::new());
+        loop {
+            let claimed = store.claim(worker, 3, MINUTE).await.unwrap();
+            assert!(claimed.len() <= 3);
+            if claimed.is_empty() {
+                break mine;
+            }
+            mine.extend(claimed.into_iter().map(|job| job.lease.job_id));
+        }
+    });
+    let mut claimed: Vec<Uuid> = futures::future::join_all(claims).await.concat();
+    claimed.sort_unstable();
+    ids.sort_unstable();
+    assert_eq!(claimed, ids);
+}
+
+async fn a_late_worker_changes_nothing(store: TestStore) {
+    let id = store.submit(&alice(), None).await;
+    let dead = Uuid::now_v7();
+    let late = store.claim(dead, 1, Duration::ZERO).await.unwrap().remove(0);
+    assert_eq!(store.rescue().await.unwrap(), 1);
+    assert_eq!(store.rescue().await.unwrap(), 0);
+    // Neither before somebody else has it …
+    let stale = store.record(&late.lease, &record(Next::Complete(json!(1)))).await;
+    assert!(matches!(stale, Err(StoreError::LeaseLost)));
+    let next = store.claim_one().await;
+    assert_eq!(next.lease.job_id, id);
+    assert!(next.lease.lease_id > late.lease.lease_id);
+    // … nor after.
+    for next in [Next::Continue, Next::Complete(json!(1)), Next::Wait { due_at: time(0) }] {
+        let stale = store.record(&late.lease, &record(next)).await;
+        assert!(matches!(stale, Err(StoreError::LeaseLost)));
+    }
+    store.interrupt(&late.lease).await.unwrap();
+    assert_eq!(store.release(dead).await.unwrap(), 0);
+    assert!(store.renew(dead, &[id], MINUTE).await.unwrap().is_empty());
+    store.record(&next.lease, &record(Next::Continue)).await.unwrap();
+    assert_eq!(store.get(id, &alice()).await.status, JobStatus::Running);
+}
+
+async fn a_live_lease_is_not_rescued(store: TestStore) {
+    store.submit(&alice(), None).await;
+    let worker = Uuid::now_v7();
+    let claimed = store.claim(worker, 1, Duration::ZERO).await.unwrap().remove(0);
+    let foreign = Uuid::now_v7();
+    let renewed = store.renew(worker, &[claimed.lease.job_id, foreign], MINUTE).await.unwrap();
+    let Lease { job_id, lease_id, .. } = claimed.lease;
+    assert_eq!(renewed, [Renewed { job_id, lease_id }]);
+    assert_eq!(store.rescue().await.unwrap(), 0);
+}
+
+async fn a_released_job_runs_elsewhere_with_its_checkpoint(store: TestStore) {
+    let id = store.submit(&alice(), None).await;
+    let worker = Uuid::now_v7();
+    let claimed = store.claim(worker, 1, MINUTE).await.unwrap().remove(0);
+    store.record(&claimed.lease, &record(Next::Continue)).await.unwrap();
+    assert_eq!(store.release(worker).await.unwrap(), 1);
+    assert_eq!(store.get(id, &alice()).await.status, JobStatus::Waiting);
+    let next = store.claim_one().await;
+    assert_eq!(next.checkpoint.as_deref(), Some(&b"state"[..]));
+    store.interrupt(&next.lease).await.unwrap();
+    assert_eq!(store.claim_one().await.lease.job_id, id);
+}
+
+async fn a_waiting_job_is_claimed_when_it_is_due(store: TestStore) {
+    let id = store.submit(&alice(), None).await;
+    let claimed = store.claim_one().await;
+    let due_at = claimed.claimed_at + MINUTE;
+    store.record(&claimed.lease, &record(Next::Wait { due_at })).await.unwrap();
+    let job = store.get(id, &alice()).await;
+    assert_eq!((job.status, job.due_at), (JobStatus::Waiting, Some(due_at)));
+    assert!(store.claim(Uuid::now_v7(), 1, MINUTE).await.unwrap().is_empty());
+    let next = store.next_due().await.unwrap().unwrap();
+    assert!(next > MINUTE / 2 && next <= MINUTE, "{next:?}");
+
+    let other = store.submit(&alice(), None).await;
+    let claimed = store.claim_one().await;
+    assert_eq!(claimed.lease.job_id, other);
+    let past = record(Next::Wait { due_at: claimed.claimed_at });
+    store.record(&claimed.lease, &past).await.unwrap();
+    assert_eq!(store.next_due().await.unwrap(), Some(Duration::ZERO));
+    assert_eq!(store.claim_one().await.lease.job_id, other);
+}
+
+async fn a_suspended_job_goes_on_when_its_user_returns(store: TestStore) {
+    let id = store.submit(&alice(), Some(new_grant(Some("k"), 1))).await;
+    let session = store.session(&alice(), "k").await;
+    let version = store.grant(session.id, &alice()).await.version;
+    let claimed = store.claim_one().await;
+    assert_eq!(claimed.session_id, Some(session.id));
+    let suspend =
+        record(Next::Suspend { suspension: suspension(), session_version: version });
+    store.record(&claimed.lease, &suspend).await.unwrap();
+    let job = store.get(id, &alice()).await;
+    assert_eq!((job.status, job.suspension), (JobStatus::Suspended, Some(suspension())));
+    assert_eq!(job.due_at, Some(job.deadline_at));
+    assert!(store.claim(Uuid::now_v7(), 1, MINUTE).await.unwrap().is_empty());
+
+    let another = store.submit(&alice(), Some(new_grant(Some("k"), 2))).await;
+    let job = store.get(id, &alice()).await;
+    assert_eq!((job.status, job.suspension), (JobStatus::Waiting, None));
+    let claimed = store.claim(Uuid::now_v7(), 10, MINUTE).await.unwrap();
+    let ids: Vec<Uuid> = claimed.iter().map(|job| job.lease.job_id).collect();
+    assert!(ids.contains(&id) && ids.contains(&another));
+
+    // Suspending for a grant that was replaced meanwhile: the user has acted already.
+    let late = claimed.into_iter().find(|job| job.lease.job_id == id).unwrap();
+    store.record(&late.lease, &suspend).await.unwrap();
+    assert_eq!(store.get(id, &alice()).await.status, JobStatus::Waiting);
+    assert_eq!(store.claim_one().await.lease.job_id, id);
+}
+
+async fn two_users_with_one_key_never_meet(store: TestStore) {
+    store.submit(&alice(), Some(new_grant(Some("monday"), 1))).await;
+    store.submit(&bob(), Some(new_grant(Some("monday"), 2))).await;
+    let (hers, his) =
+        (store.session(&alice(), "monday").await, store.session(&bob(), "monday").await);
+    assert_ne!(hers.id, his.id);
+    assert!(store.held_grant(hers.id, &bob(), CLIENT, "read").await.unwrap().is_none());
+    let other_client = "99999999-2222-4333-8444-555555555555";
+    assert!(store.held_grant(hers.id, &alice(), other_client, "read").await.unwrap().is_none());
+    assert!(store.begin_refresh(hers.id, &bob(), 1, MINUTE).await.unwrap().is_none());
+    let (_, submitted) = store.try_submit(&bob(), Some(Grant::Known(hers.id)), None).await;
+    assert_eq!(submitted, Submitted::SessionChanged);
+}
+
+async fn an_allocated_key_is_found_by_its_token(store: TestStore) {
+    let first = store.submit(&alice(), Some(new_grant(None, 1))).await;
+    let hash = AssertionHash::from_bytes(&[1; 32]).unwrap();
+    let selector = SessionSelector::Allocated(&hash);
+    let known = store.find_session(&alice(), CLIENT, selector).await.unwrap().unwrap();
+    assert!(store.find_session(&bob(), CLIENT, selector).await.unwrap().is_none());
+    let second = store.submit(&alice(), Some(Grant::Known(known.id))).await;
+    // Two processes may both have exchanged the token: still one session.
+    let third = store.submit(&alice(), Some(new_grant(None, 1))).await;
+    let other = store.submit(&alice(), Some(new_grant(None, 2))).await;
+    let mut keys = Vec::new();
+    for id in [first, second, third, other] {
+        keys.push(store.get(id, &alice()).await.session_key.unwrap());
+    }
+    assert!(keys[0].starts_with("s_") && keys[0].len() == 24);
+    assert_eq!((&keys[0], &keys[0]), (&keys[1], &keys[2]));
+    assert_ne!(keys[0], keys[3]);
+}
+
+async fn a_new_grant_replaces_the_one_before(store: TestStore) {
+    store.submit(&alice(), Some(new_grant(Some("k"), 1))).await;
+    let session = store.session(&alice(), "k").await;
+    let before = store.grant(session.id, &alice()).await;
+    assert_eq!(before.token.unwrap().access_token.expose(), "access-1");
+    store.submit(&alice(), Some(new_grant(Some("k"), 2))).await;
+    let replaced = store.session(&alice(), "k").await;
+    assert_eq!((replaced.id, replaced.state), (session.id, SessionState::Active));
+    assert_ne!(replaced.assertion_hash, session.assertion_hash);
+    let after = store.grant(session.id, &alice()).await;
+    assert!(after.version > before.version);
+    assert_eq!(after.token.unwrap().access_token.expose(), "access-2");
+    let late = store
+        .finish_refresh(session.id, &alice(), before.version, &access_token("late"), None)
+        .await;
+    assert!(!late.unwrap());
+    assert_eq!(
+        store.grant(session.id, &alice()).await.token.unwrap().access_token.expose(),
+        "access-2"
+    );
+}
+
+async fn a_refresh_token_is_presented_by_one_at_a_time(store: TestStore) {
+    store.submit(&alice(), Some(new_grant(Some("k"), 1))).await;
+    let id = store.session(&alice(), "k").await.id;
+    let version = store.grant(id, &alice()).await.version;
+    let attempts = (0..8).map(|_| async {
+        store.begin_refresh(id, &alice(), version, MINUTE).await.unwrap()
+    });
+    let mut started: Vec<RefreshStart> =
+        futures::future::join_all(attempts).await.into_iter().flatten().collect();
+    assert_eq!(started.len(), 1);
+    let start = started.remove(0);
+    assert_eq!(start.refresh_token.expose(), "refresh-1");
+    assert_eq!(store.grant(id, &alice()).await.presented, 1);
+
+    let new = RefreshToken::new("refresh-2".to_owned());
+    let token = access_token("fresh");
+    assert!(store.finish_refresh(id, &alice(), version, &token, Some(&new)).await.unwrap());
+    assert!(!store.finish_refresh(id, &alice(), version, &token, Some(&new)).await.unwrap());
+    let grant = store.grant(id, &alice()).await;
+    assert_eq!((grant.version, grant.presented), (version + 1, 0));
+    let next = store.begin_refresh(id, &alice(), grant.version, MINUTE).await.unwrap().unwrap();
+    assert_eq!(next.refresh_token.expose(), "refresh-2");
+    // An answer without a refresh token keeps the old one.
+    assert!(store.finish_refresh(id, &alice(), grant.version, &token, None).await.unwrap());
+    let kept = store.begin_refresh(id, &alice(), grant.version + 1, MINUTE).await.unwrap();
+    assert_eq!(kept.unwrap().refresh_token.expose(), "refresh-2");
+}
+
+async fn an_unanswered_presentation_is_counted_and_a_lost_refresher_replaced(store: TestStore) {
+    store.submit(&alice(), Some(new_grant(Some("k"), 1))).await;
+    let id = store.session(&alice(), "k").await.id;
+    let version = store.grant(id, &alice()).await.version;
+    let lost = store.begin_refresh(id, &alice(), version, Duration::ZERO).await.unwrap().unwrap();
+    let start = store.begin_refresh(id, &alice(), version, MINUTE).await.unwrap().unwrap();
+    let unanswered = Unanswered { presented: true, refused_at: None, not_before: None };
+    store.abandon_refresh(id, version, lost.refresher, unanswered).await.unwrap();
+    assert!(store.begin_refresh(id, &alice(), version, MINUTE).await.unwrap().is_none());
+
+    let not_sent = Unanswered { presented: false, not_before: Some(time(1_900_000_000)), ..unanswered };
+    store.abandon_refresh(id, version, start.refresher, not_sent).await.unwrap();
+    let grant = store.grant(id, &alice()).await;
+    assert_eq!((grant.presented, grant.not_before), (1, Some(time(1_900_000_000))));
+    assert!(store.begin_refresh(id, &alice(), version, MINUTE).await.unwrap().is_some());
+}
+
+async fn a_dead_grant_leaves_no_token_behind(store: TestStore) {
+    store.submit(&alice(), Some(new_grant(Some("k"), 1))).await;
+    let id = store.session(&alice(), "k").await.id;
+    let version = store.grant(id, &alice()).await.version;
+    assert!(!store.end_grant(id, version - 1).await.unwrap());
+    assert!(store.end_grant(id, version).await.unwrap());
+    let grant = store.grant(id, &alice()).await;
+    assert_eq!(grant.state, SessionState::InteractionRequired);
+    assert!(grant.token.is_none());
+    assert!(store.begin_refresh(id, &alice(), grant.version, MINUTE).await.unwrap().is_none());
+    let (_, submitted) = store.try_submit(&alice(), Some(Grant::Known(id)), None).await;
+    assert_eq!(submitted, Submitted::SessionChanged);
+    // A new exchange under the key revives it.
+    store.submit(&alice(), Some(new_grant(Some("k"), 2))).await;
+    assert_eq!(store.session(&alice(), "k").await.state, SessionState::Active);
+}
+
+async fn an_idempotency_key_makes_one_job(store: TestStore) {
+    let key = |body| IdempotencyKey { endpoint: "jobs", key: "k-1", body };
+    assert_eq!(store.find_replay(&alice(), &key(b"a")).await.unwrap(), Replay::New);
+    let submissions = (0..8).map(|_| store.try_submit(&alice(), None, Some(key(b"a"))));
+    let submitted = futures::future::join_all(submissions).await;
+    let created: Vec<Uuid> = submitted
+        .iter()
+        .filter(|(_, submitted)| *submitted == Submitted::Created)
+        .map(|(id, _)| *id)
+        .collect();
+    assert_eq!(created.len(), 1);
+    for (id, submitted) in submitted {
+        assert!(id == created[0] || submitted == Submitted::Replayed(created[0]));
+    }
+    assert_eq!(store.claim(Uuid::now_v7(), 10, MINUTE).await.unwrap().len(), 1);
+    assert_eq!(store.find_replay(&alice(), &key(b"a")).await.unwrap(), Replay::Same(created[0]));
+    assert_eq!(store.find_replay(&alice(), &key(b"b")).await.unwrap(), Replay::Different);
+    let (_, other_body) = store.try_submit(&alice(), None, Some(key(b"b"))).await;
+    assert_eq!(other_body, Submitted::KeyReused);
+    assert_eq!(store.find_replay(&bob(), &key(b"b")).await.unwrap(), Replay::New);
+}
+
+async fn a_job_that_cannot_be_decrypted_keeps_no_other_from_running(store: TestStore) {
+    let hidden = store.submit(&alice(), None).await;
+    let other_ring = super::open(&store.database, &ring("b")).await.unwrap();
+    let store = TestStore { store: other_ring, ..store };
+    let readable = store.submit(&alice(), None).await;
+    assert_eq!(store.claim_one().await.lease.job_id, readable);
+    let job = store.get(hidden, &alice()).await;
+    assert_eq!(job.status, JobStatus::Waiting);
+    assert!(job.due_at.unwrap() > job.updated_at);
+}
+
+async fn several_processes_may_open_one_new_database(store: TestStore) {
+    let keys = ring("a");
+    let opened = (0..4).map(|_| super::open(&store.database, &keys));
+    for opened in futures::future::join_all(opened).await {
+        opened.unwrap().ping().await.unwrap();
+    }
+}
+
+async fn an_announcement_is_not_lost_between_looking_and_waiting(store: TestStore) {
+    store.announce();
+    tokio::time::timeout(MINUTE, store.wait_for_announcement()).await.unwrap();
+}
+
+macro_rules! on_both {
+    ($($case:ident)*) => {
+        mod on_sqlite {
+            $(#[tokio::test] async fn $case() {
+                super::$case(super::TestStore::sqlite().await).await;
+            })*
+        }
+        mod on_postgres {
+            $(#[tokio::test] async fn $case() {
+                super::$case(super::TestStore::postgres().await).await;
+            })*
+        }
+    };
+}
+
+on_both! {
+    a_job_is_there_for_its_owner_only
+    a_job_runs_from_claim_to_completion
+    a_final_state_is_written_once
+    every_job_is_claimed_once_by_many_at_once
+    a_late_worker_changes_nothing
+    a_live_lease_is_not_rescued
+    a_released_job_runs_elsewhere_with_its_checkpoint
+    a_waiting_job_is_claimed_when_it_is_due
+    a_suspended_job_goes_on_when_its_user_returns
+    two_users_with_one_key_never_meet
+    an_allocated_key_is_found_by_its_token
+    a_new_grant_replaces_the_one_before
+    a_refresh_token_is_presented_by_one_at_a_time
+    an_unanswered_presentation_is_counted_and_a_lost_refresher_replaced
+    a_dead_grant_leaves_no_token_behind
+    an_idempotency_key_makes_one_job
+    a_job_that_cannot_be_decrypted_keeps_no_other_from_running
+    several_processes_may_open_one_new_database
+    an_announcement_is_not_lost_between_looking_and_waiting
+}

@@ -1,0 +1,159 @@
+//! What [`Sessions`](crate::sessions::Sessions) asks of a database: the tokens of a session, and the
+//! right to refresh them.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use super::StoreError;
+use crate::{
+    identity::{AccessToken, Principal, RefreshToken},
+    time::Timestamp,
+};
+
+/// Stored grants. Every change is fenced by the session's version: a late answer changes nothing.
+#[async_trait]
+pub trait Grants: fmt::Debug + Send + Sync {
+    /// Returns the session's grant and its access token for `scope_set`, if the session is there,
+    /// `owner`'s and `client_id`'s.
+    async fn held_grant(
+        &self,
+        session_id: Uuid,
+        owner: &Principal,
+        client_id: &str,
+        scope_set: &str,
+    ) -> Result<Option<HeldGrant>, StoreError>;
+
+    /// Takes the right to present the refresh token for `lease`, and counts the presentation.
+    async fn begin_refresh(
+        &self,
+        session_id: Uuid,
+        owner: &Principal,
+        version: i64,
+        lease: Duration,
+    ) -> Result<Option<RefreshStart>, StoreError>;
+
+    /// Stores what a refresh brought; without a new refresh token the old one stays (RFC 6749 6).
+    /// False if the session was stopped or given another grant meanwhile, and nothing was written.
+    async fn finish_refresh(
+        &self,
+        session_id: Uuid,
+        owner: &Principal,
+        version: i64,
+        access_token: &NewAccessToken,
+        refresh_token: Option<&RefreshToken>,
+    ) -> Result<bool, StoreError>;
+
+    /// Gives the right to refresh back without a result.
+    async fn abandon_refresh(
+        &self,
+        session_id: Uuid,
+        version: i64,
+        refresher: Uuid,
+        unanswered: Unanswered,
+    ) -> Result<(), StoreError>;
+
+    /// Erases the tokens: the provider said that the refresh token is dead. False if the grant was
+    /// replaced meanwhile.
+    async fn end_grant(&self, session_id: Uuid, version: i64) -> Result<bool, StoreError>;
+}
+
+/// What a session may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionState {
+    /// Its tokens can be used and refreshed.
+    Active,
+    /// Its grant is dead; its user must come back.
+    InteractionRequired,
+    /// Its user stopped it.
+    Stopped,
+}
+
+impl SessionState {
+    /// The word in SQL and JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::InteractionRequired => "interaction_required",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// The text is no session state.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is not a session state")]
+pub struct UnknownState(String);
+
+impl FromStr for SessionState {
+    type Err = UnknownState;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        [Self::Active, Self::InteractionRequired, Self::Stopped]
+            .into_iter()
+            .find(|state| state.as_str() == text)
+            .ok_or_else(|| UnknownState(text.to_owned()))
+    }
+}
+
+/// A session's grant as it stands.
+#[derive(Debug)]
+pub struct HeldGrant {
+    /// Whether it can be used.
+    pub state: SessionState,
+    /// Its fence.
+    pub version: i64,
+    /// No token request before this.
+    pub not_before: Option<Timestamp>,
+    /// When the provider refused the refresh token without saying that it is dead.
+    pub refused_at: Option<Timestamp>,
+    /// How often the refresh token was presented without an answer.
+    pub presented: u32,
+    /// The access token for the scopes asked about.
+    pub token: Option<HeldToken>,
+}
+
+/// A stored access token.
+#[derive(Debug)]
+pub struct HeldToken {
+    /// The token.
+    pub access_token: AccessToken,
+    /// When it was asked for.
+    pub obtained_at: Timestamp,
+    /// When it ends.
+    pub expires_at: Timestamp,
+}
+
+/// An access token from the provider.
+#[derive(Debug)]
+pub struct NewAccessToken {
+    /// The scopes asked for, as one normalised text: what the token is found again by.
+    pub scope_set: String,
+    /// The token.
+    pub access_token: AccessToken,
+    /// When it was asked for.
+    pub obtained_at: Timestamp,
+    /// When it ends.
+    pub expires_at: Timestamp,
+}
+
+/// The right to present a refresh token once.
+#[derive(Debug)]
+pub struct RefreshStart {
+    /// Who has the right.
+    pub refresher: Uuid,
+    /// The token.
+    pub refresh_token: RefreshToken,
+}
+
+/// How a refresh ended without a result.
+#[derive(Debug, Clone, Copy)]
+pub struct Unanswered {
+    /// Whether the token may have reached the provider; otherwise the presentation is not counted.
+    pub presented: bool,
+    /// The provider refused the token at this time, without saying that it is dead.
+    pub refused_at: Option<Timestamp>,
+    /// No token request before this.
+    pub not_before: Option<Timestamp>,
+}

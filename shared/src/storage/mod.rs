@@ -1,0 +1,118 @@
+//! Rows, leases, transactions, and encryption at rest.
+//!
+//! What can be asked of a database stands in three traits: [`Submissions`] (what the API writes and
+//! reads), [`Queue`] (what a worker claims and records) and [`Grants`] (the tokens of a session).
+//! `store/` implements them once, in SQL that both databases speak; `postgres/` and `sqlite/` each
+//! compile it with the little that differs. `conformance` is what either must do.
+//!
+//! Everything about a job is timed by the database's clock: several machines share one queue.
+
+mod announcements;
+mod cipher;
+#[cfg(test)]
+mod conformance;
+mod grants;
+mod postgres;
+mod queue;
+mod sqlite;
+mod submissions;
+
+use std::{fmt, sync::Arc};
+
+use async_trait::async_trait;
+use secrecy::ExposeSecret;
+
+pub use self::{
+    cipher::CipherError,
+    grants::{Grants, HeldGrant, HeldToken, NewAccessToken, RefreshStart, SessionState, Unanswered},
+    queue::{ClaimedJob, Lease, Next, Queue, Record, Renewed},
+    submissions::{
+        Grant, IdempotencyKey, KnownSession, NewGrant, NewJob, Replay, SessionSelector, Submission,
+        Submissions, Submitted,
+    },
+};
+use crate::config::{DatabaseConfig, EncryptionConfig};
+
+/// A database with its key ring.
+#[async_trait]
+pub trait Store: Submissions + Queue + Grants {
+    /// Answers if the database does.
+    async fn ping(&self) -> Result<(), StoreError>;
+
+    /// Tells every worker, of this process and (PostgreSQL) of others, that a job became due.
+    ///
+    /// Cheap: announcements within a few milliseconds are sent as one. A lost one costs a poll.
+    fn announce(&self);
+
+    /// Returns once a job may have become due since the last call, here or elsewhere.
+    async fn wait_for_announcement(&self);
+}
+
+/// A store that several parties hold.
+pub type SharedStore = Arc<dyn Store>;
+
+/// Opens the configured database and brings its schema up to date.
+///
+/// Several processes may do so at once on PostgreSQL: migrations run under its advisory lock.
+pub async fn open(
+    database: &DatabaseConfig,
+    encryption: &EncryptionConfig,
+) -> Result<SharedStore, StoreError> {
+    let cipher = cipher::Cipher::new(encryption);
+    if database.url.expose_secret().starts_with("sqlite:") {
+        sqlite::open(database, cipher).await
+    } else {
+        postgres::open(database, cipher).await
+    }
+}
+
+/// Why the database did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The job's lease is no longer this worker's: whatever it wanted to write, somebody else decides.
+    #[error("the job's lease was lost")]
+    LeaseLost,
+    /// A stored value does not open.
+    #[error("`{table}.{column}` of {row} cannot be decrypted")]
+    Undecryptable {
+        /// Its table.
+        table: &'static str,
+        /// Its column.
+        column: &'static str,
+        /// Its row.
+        row: uuid::Uuid,
+        /// Why.
+        source: CipherError,
+    },
+    /// A stored value is not what this version writes.
+    #[error("`{what}` of {row} cannot be read")]
+    Unreadable {
+        /// Its column.
+        what: &'static str,
+        /// Its row.
+        row: uuid::Uuid,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// The schema could not be brought up to date.
+    #[error("the schema could not be brought up to date")]
+    Migration(#[source] sqlx::migrate::MigrateError),
+    /// The database is not reachable or did not do it. Try again.
+    #[error("the database did not answer")]
+    Database(#[from] sqlx::Error),
+}
+
+/// Prints an error with its sources on one line; for logs.
+pub(crate) struct Chain<'a>(pub(crate) &'a dyn std::error::Error);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(formatter, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,154 @@
+//! PostgreSQL: any number of processes on one database.
+
+/// The database's clock.
+macro_rules! now {
+    () => {
+        "now()"
+    };
+}
+/// That many microseconds from now.
+macro_rules! after {
+    ($micros:literal) => {
+        concat!("(now() + ", $micros, "::bigint * interval '1 microsecond')")
+    };
+}
+/// Is one of the ids.
+macro_rules! among {
+    ($ids:literal) => {
+        concat!("= any(", $ids, ")")
+    };
+}
+/// Keeps others from changing (`share`) or also locking (`update`) the selected rows until the commit.
+macro_rules! locked {
+    ($strength:literal) => {
+        concat!(" for ", $strength)
+    };
+}
+
+#[path = "../store/mod.rs"]
+mod store;
+
+use std::{str::FromStr, sync::Arc, time::Duration};
+
+use chrono::{DateTime, Utc};
+use secrecy::ExposeSecret;
+use sqlx::{
+    Decode, Encode, Pool, Postgres, Transaction, Type,
+    encode::IsNull,
+    error::BoxDynError,
+    postgres::{
+        PgArgumentBuffer, PgConnectOptions, PgListener, PgPoolOptions, PgTypeInfo, PgValueRef,
+    },
+};
+use uuid::Uuid;
+
+use super::{SharedStore, StoreError, announcements, announcements::Announcements, cipher::Cipher};
+use crate::{config::DatabaseConfig, time::Timestamp};
+
+type Db = Postgres;
+
+/// `= any(array(…))` and not `in (…)`: the planner may run a sub-select of `in` more than once, and
+/// then it locks more rows than the limit says.
+const CLAIM: &str = concat!(
+    "update jobs set status = 'running', worker_id = $1, lease_id = lease_id + 1, due_at = null,
+            revision = revision + 1, lease_until = ",
+    after!("$3"),
+    ", started_at = coalesce(started_at, now()), updated_at = now()
+     where id = any(array(
+        select id from jobs
+        where status in ('pending', 'waiting', 'suspended') and due_at <= now()
+        order by due_at limit $2
+        for update skip locked))
+     returning id, lease_id, tenant, subject, session_id, definition, input, checkpoint, created_at,
+               deadline_at, traceparent, updated_at as claimed_at"
+);
+
+/// The channel of `LISTEN`.
+const CHANNEL: &str = "errand_jobs";
+
+async fn begin(pool: &Pool<Db>) -> Result<Transaction<'static, Db>, sqlx::Error> {
+    pool.begin().await
+}
+
+fn ids(ids: &[Uuid]) -> Vec<Uuid> {
+    ids.to_vec()
+}
+
+pub(super) async fn open(
+    config: &DatabaseConfig,
+    cipher: Cipher,
+) -> Result<SharedStore, StoreError> {
+    let mut options = PgConnectOptions::from_str(config.url.expose_secret())?
+        .application_name("errand");
+    if !config.prepared_statements {
+        options = options.statement_cache_capacity(0);
+    }
+    let pool = PgPoolOptions::new()
+        .max_connections(16)
+        .acquire_timeout(Duration::from_secs(5))
+        .connect_with(options)
+        .await?;
+    sqlx::migrate!("../migrations/postgres")
+        // A newer release may have migrated the database already; the schema it leaves suits us.
+        .set_ignore_missing(true)
+        .run(&pool)
+        .await
+        .map_err(StoreError::Migration)?;
+    let announcements = Announcements::default();
+    if config.listen {
+        tokio::spawn(send(pool.clone(), announcements.clone()));
+        tokio::spawn(receive(pool.clone(), announcements.clone()));
+    }
+    Ok(Arc::new(store::Database { writer: pool.clone(), reader: pool, cipher, announcements }))
+}
+
+/// Passes this process's announcements on, outside the transactions they are about: a NOTIFY in
+/// each of them would make their commits wait for one another.
+async fn send(pool: Pool<Db>, announcements: Announcements) {
+    loop {
+        announcements.gathered().await;
+        if let Err(error) =
+            sqlx::query("select pg_notify($1, '')").bind(CHANNEL).execute(&pool).await
+        {
+            tracing::debug!("a notification was lost, polls will do: {error}");
+        }
+    }
+}
+
+/// Hears other processes' announcements.
+async fn receive(pool: Pool<Db>, announcements: Announcements) {
+    loop {
+        if let Err(error) = listen(&pool, &announcements).await {
+            tracing::debug!("not listening, polls will do: {error}");
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn listen(pool: &Pool<Db>, announcements: &Announcements) -> Result<(), sqlx::Error> {
+    let mut listener = PgListener::connect_with(pool).await?;
+    listener.listen(CHANNEL).await?;
+    loop {
+        // `None`: the connection was lost and is there again; something may have been missed.
+        listener.try_recv().await?;
+        announcements.arrived();
+    }
+}
+
+impl Type<Postgres> for Timestamp {
+    fn type_info() -> PgTypeInfo {
+        <DateTime<Utc> as Type<Postgres>>::type_info()
+    }
+}
+
+impl Encode<'_, Postgres> for Timestamp {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        Encode::<Postgres>::encode(self.as_datetime(), buffer)
+    }
+}
+
+impl<'r> Decode<'r, Postgres> for Timestamp {
+    fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
+        <DateTime<Utc> as Decode<Postgres>>::decode(value).map(Self::from)
+    }
+}

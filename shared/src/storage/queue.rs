@@ -1,0 +1,139 @@
+//! What a worker asks of a database: claims, leases and fenced records.
+
+use std::{fmt, time::Duration};
+
+use async_trait::async_trait;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::StoreError;
+use crate::{
+    identity::Principal,
+    jobs::{Progress, Suspension},
+    time::Timestamp,
+};
+
+/// The jobs table as a queue.
+#[async_trait]
+pub trait Queue: fmt::Debug + Send + Sync {
+    /// Takes up to `limit` due jobs, the longest due first, under a new lease each.
+    ///
+    /// Must not be dropped half-way: rows could stay leased that nobody knows of, until the lease
+    /// is over.
+    async fn claim(
+        &self,
+        worker: Uuid,
+        limit: usize,
+        lease: Duration,
+    ) -> Result<Vec<ClaimedJob>, StoreError>;
+
+    /// How long until the next job is due; none if there is none.
+    async fn next_due(&self) -> Result<Option<Duration>, StoreError>;
+
+    /// Makes the leases of `jobs` last for `lease` from now; returns those that are still this worker's.
+    async fn renew(
+        &self,
+        worker: Uuid,
+        jobs: &[Uuid],
+        lease: Duration,
+    ) -> Result<Vec<Renewed>, StoreError>;
+
+    /// Gives back the jobs of workers whose leases ran out; returns how many.
+    async fn rescue(&self) -> Result<u64, StoreError>;
+
+    /// Gives back everything that `worker` still holds; returns how many.
+    async fn release(&self, worker: Uuid) -> Result<u64, StoreError>;
+
+    /// Gives back one job whose worker task ended without a record, and counts the interruption.
+    async fn interrupt(&self, lease: &Lease) -> Result<(), StoreError>;
+
+    /// Writes what a step came to.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseLost`]: nothing was written; drop the job.
+    async fn record(&self, lease: &Lease, record: &Record) -> Result<(), StoreError>;
+}
+
+/// The right to work on a job, with its fence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// The job.
+    pub job_id: Uuid,
+    /// The fence: each claim of the job has a greater one.
+    pub lease_id: i64,
+    /// Whose job it is: what is written is encrypted for its owner.
+    pub owner: Principal,
+}
+
+/// A lease that was renewed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Renewed {
+    /// The job.
+    pub job_id: Uuid,
+    /// The fence.
+    pub lease_id: i64,
+}
+
+/// A job in a worker's hands.
+#[derive(Debug)]
+pub struct ClaimedJob {
+    /// The right to work on it.
+    pub lease: Lease,
+    /// The session it acts with.
+    pub session_id: Option<Uuid>,
+    /// Its document, verbatim.
+    pub definition: Value,
+    /// Its input.
+    pub input: Value,
+    /// What [`Record::checkpoint`] was last; none before the first.
+    pub checkpoint: Option<Vec<u8>>,
+    /// When it was claimed, by the database's clock.
+    pub claimed_at: Timestamp,
+    /// When it was submitted.
+    pub created_at: Timestamp,
+    /// After this it is faulted.
+    pub deadline_at: Timestamp,
+    /// W3C Trace Context of its submission.
+    pub traceparent: String,
+}
+
+/// What a step came to.
+#[derive(Debug)]
+pub struct Record {
+    /// The worker's state of the job.
+    pub checkpoint: Vec<u8>,
+    /// What the job is doing.
+    pub progress: Progress,
+    /// Tries of the current call.
+    pub attempts: u32,
+    /// How often the current call was asked to wait.
+    pub throttles: u32,
+    /// What happens next.
+    pub next: Next,
+}
+
+/// What happens to a job after a record.
+#[derive(Debug)]
+pub enum Next {
+    /// The worker goes on with it, under the same lease.
+    Continue,
+    /// Nothing before `due_at`; the lease ends.
+    Wait {
+        /// By the database's clock.
+        due_at: Timestamp,
+    },
+    /// Nothing before the user acts, or the deadline; the lease ends.
+    ///
+    /// If the session's grant is no longer the one of `session_version`, the user has acted
+    /// already, and the job is due at once.
+    Suspend {
+        /// What is missing.
+        suspension: Suspension,
+        /// The grant that did not do.
+        session_version: i64,
+    },
+    /// The workflow's output; the end.
+    Complete(Value),
+    /// The workflow error object; the end.
+    Fault(Value),
+}

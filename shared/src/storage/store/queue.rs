@@ -1,0 +1,268 @@
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::Row;
+use uuid::Uuid;
+
+use super::{
+    super::{CLAIM, Db, begin, ids},
+    Database, job_place, micros, to_json,
+};
+use crate::{
+    identity::Principal,
+    jobs::JobStatus,
+    storage::{ClaimedJob, Lease, Next, Queue, Record, Renewed, StoreError},
+};
+
+#[async_trait]
+impl Queue for Database {
+    async fn claim(
+        &self,
+        worker: Uuid,
+        limit: usize,
+        lease: Duration,
+    ) -> Result<Vec<ClaimedJob>, StoreError> {
+        let rows = sqlx::query(CLAIM)
+            .bind(worker)
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+            .bind(micros(lease))
+            .fetch_all(&self.writer)
+            .await?;
+        let mut claimed = Vec::with_capacity(rows.len());
+        for row in rows {
+            let lease = read_lease(&row)?;
+            match self.read_claimed(lease.clone(), &row) {
+                Ok(job) => claimed.push(job),
+                // One bad row must not keep the others from running.
+                Err(error) => self.set_aside(&lease, &error).await?,
+            }
+        }
+        Ok(claimed)
+    }
+
+    async fn next_due(&self) -> Result<Option<Duration>, StoreError> {
+        let row = sqlx::query(concat!(
+            "select min(due_at) as due_at, ",
+            now!(),
+            " as now from jobs where status in ('pending', 'waiting', 'suspended')"
+        ))
+        .fetch_one(&self.reader)
+        .await?;
+        let due_at: Option<crate::time::Timestamp> = row.try_get("due_at")?;
+        let now: crate::time::Timestamp = row.try_get("now")?;
+        Ok(due_at.map(|due_at| due_at.since(now)))
+    }
+
+    async fn renew(
+        &self,
+        worker: Uuid,
+        jobs: &[Uuid],
+        lease: Duration,
+    ) -> Result<Vec<Renewed>, StoreError> {
+        let rows = sqlx::query(concat!(
+            "update jobs set lease_until = ",
+            after!("$2"),
+            " where worker_id = $1 and status = 'running' and id ",
+            among!("$3"),
+            " returning id, lease_id"
+        ))
+        .bind(worker)
+        .bind(micros(lease))
+        .bind(ids(jobs))
+        .fetch_all(&self.writer)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(Renewed { job_id: row.try_get("id")?, lease_id: row.try_get("lease_id")? })
+            })
+            .collect()
+    }
+
+    async fn rescue(&self) -> Result<u64, StoreError> {
+        let rescued = sqlx::query(concat!(
+            "update jobs set status = 'waiting', lease_until = null, worker_id = null,
+                    interruptions = interruptions + 1, revision = revision + 1, due_at = ",
+            now!(),
+            ", updated_at = ",
+            now!(),
+            " where status = 'running' and lease_until < ",
+            now!()
+        ))
+        .execute(&self.writer)
+        .await?;
+        Ok(rescued.rows_affected())
+    }
+
+    async fn release(&self, worker: Uuid) -> Result<u64, StoreError> {
+        let released = sqlx::query(concat!(
+            "update jobs set status = 'waiting', lease_until = null, worker_id = null,
+                    revision = revision + 1, due_at = ",
+            now!(),
+            ", updated_at = ",
+            now!(),
+            " where status = 'running' and worker_id = $1"
+        ))
+        .bind(worker)
+        .execute(&self.writer)
+        .await?;
+        Ok(released.rows_affected())
+    }
+
+    async fn interrupt(&self, lease: &Lease) -> Result<(), StoreError> {
+        sqlx::query(concat!(
+            "update jobs set status = 'waiting', lease_until = null, worker_id = null,
+                    interruptions = interruptions + 1, revision = revision + 1, due_at = ",
+            now!(),
+            ", updated_at = ",
+            now!(),
+            " where id = $1 and lease_id = $2 and status = 'running'"
+        ))
+        .bind(lease.job_id)
+        .bind(lease.lease_id)
+        .execute(&self.writer)
+        .await?;
+        Ok(())
+    }
+
+    async fn record(&self, lease: &Lease, record: &Record) -> Result<(), StoreError> {
+        let mut transaction = begin(&self.writer).await?;
+        let (status, due_at) = match &record.next {
+            Next::Continue => (JobStatus::Running, None),
+            Next::Wait { due_at } => (JobStatus::Waiting, Some(*due_at)),
+            Next::Suspend { session_version, .. } => {
+                // Locked, so that the user's return is either seen here or sees this suspension.
+                let unchanged = sqlx::query(concat!(
+                    "select 1 from sessions
+                     where id = (select session_id from jobs where id = $1) and version = $2",
+                    locked!("share")
+                ))
+                .bind(lease.job_id)
+                .bind(session_version)
+                .fetch_optional(&mut *transaction)
+                .await?
+                .is_some();
+                (if unchanged { JobStatus::Suspended } else { JobStatus::Waiting }, None)
+            }
+            Next::Complete(_) => (JobStatus::Completed, None),
+            Next::Fault(_) => (JobStatus::Faulted, None),
+        };
+        let place = |column| job_place(lease.job_id, column, &lease.owner);
+        // A finished job keeps its end, not the way to it.
+        let checkpoint = (!status.is_final())
+            .then(|| self.seal(place("checkpoint"), &record.checkpoint));
+        let output = match &record.next {
+            Next::Complete(output) => Some(self.seal_json(place("output"), output)),
+            _ => None,
+        };
+        let error = match &record.next {
+            Next::Fault(error) => Some(self.seal_json(place("error"), error)),
+            _ => None,
+        };
+        let suspension = match (&record.next, status) {
+            (Next::Suspend { suspension, .. }, JobStatus::Suspended) => {
+                Some(self.seal_json(place("suspension"), suspension))
+            }
+            _ => None,
+        };
+        let written = sqlx::query(concat!(
+            "update jobs set
+                status = $3,
+                lease_until = case when $3 = 'running' then lease_until end,
+                worker_id = case when $3 = 'running' then worker_id end,
+                due_at = case
+                    when $3 = 'waiting' then coalesce($4, ",
+            now!(),
+            ")
+                    -- Woken at the latest to be told that its time is over.
+                    when $3 = 'suspended' then deadline_at
+                end,
+                finished_at = case when $3 in ('completed', 'faulted') then ",
+            now!(),
+            " end,
+                checkpoint = $5, progress = $6, attempts = $7, throttles = $8,
+                output = $9, error = $10, suspension = $11,
+                revision = revision + 1, updated_at = ",
+            now!(),
+            " where id = $1 and lease_id = $2 and status = 'running'"
+        ))
+        .bind(lease.job_id)
+        .bind(lease.lease_id)
+        .bind(status.as_str())
+        .bind(due_at)
+        .bind(checkpoint)
+        .bind(to_json(&record.progress))
+        .bind(i32::try_from(record.attempts).unwrap_or(i32::MAX))
+        .bind(i32::try_from(record.throttles).unwrap_or(i32::MAX))
+        .bind(output)
+        .bind(error)
+        .bind(suspension)
+        .execute(&mut *transaction)
+        .await?;
+        if written.rows_affected() == 0 {
+            return Err(StoreError::LeaseLost);
+        }
+        transaction.commit().await?;
+        Ok(())
+    }
+}
+
+impl Database {
+    fn read_claimed(
+        &self,
+        lease: Lease,
+        row: &<Db as sqlx::Database>::Row,
+    ) -> Result<ClaimedJob, StoreError> {
+        let definition: Vec<u8> = row.try_get("definition")?;
+        let input: Vec<u8> = row.try_get("input")?;
+        let checkpoint: Option<Vec<u8>> = row.try_get("checkpoint")?;
+        let place = |column| job_place(lease.job_id, column, &lease.owner);
+        Ok(ClaimedJob {
+            session_id: row.try_get("session_id")?,
+            definition: self.open_json(place("definition"), &definition)?,
+            input: self.open_json(place("input"), &input)?,
+            checkpoint: checkpoint
+                .map(|sealed| self.open(place("checkpoint"), &sealed))
+                .transpose()?,
+            claimed_at: row.try_get("claimed_at")?,
+            created_at: row.try_get("created_at")?,
+            deadline_at: row.try_get("deadline_at")?,
+            traceparent: row.try_get("traceparent")?,
+            lease,
+        })
+    }
+
+    /// Holds a job that cannot be read until an operator has put the key ring right.
+    async fn set_aside(&self, lease: &Lease, error: &StoreError) -> Result<(), StoreError> {
+        tracing::error!(
+            job.id = %lease.job_id,
+            "job set aside for {} s: {}",
+            SET_ASIDE.as_secs(),
+            crate::storage::Chain(error)
+        );
+        sqlx::query(concat!(
+            "update jobs set status = 'waiting', lease_until = null, worker_id = null,
+                    revision = revision + 1, due_at = ",
+            after!("$3"),
+            ", updated_at = ",
+            now!(),
+            " where id = $1 and lease_id = $2 and status = 'running'"
+        ))
+        .bind(lease.job_id)
+        .bind(lease.lease_id)
+        .bind(micros(SET_ASIDE))
+        .execute(&self.writer)
+        .await?;
+        Ok(())
+    }
+}
+
+/// Long enough not to fill the log, short enough that a mended key ring shows soon.
+const SET_ASIDE: Duration = Duration::from_secs(60);
+
+fn read_lease(row: &<Db as sqlx::Database>::Row) -> Result<Lease, StoreError> {
+    Ok(Lease {
+        job_id: row.try_get("id")?,
+        lease_id: row.try_get("lease_id")?,
+        owner: Principal { tenant: row.try_get("tenant")?, subject: row.try_get("subject")? },
+    })
+}

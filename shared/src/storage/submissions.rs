@@ -1,0 +1,162 @@
+//! What the API asks of a database: one transaction per submission, and jobs to look at.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use async_trait::async_trait;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::{NewAccessToken, SessionState, StoreError};
+use crate::{
+    identity::{AssertionHash, Principal, RefreshToken},
+    jobs::{DefinitionName, Job},
+    time::Timestamp,
+};
+
+/// Submissions, and jobs as their owners see them.
+#[async_trait]
+pub trait Submissions: fmt::Debug + Send + Sync {
+    /// Returns the session that a submission would use, if there is one.
+    async fn find_session(
+        &self,
+        owner: &Principal,
+        client_id: &str,
+        selector: SessionSelector<'_>,
+    ) -> Result<Option<KnownSession>, StoreError>;
+
+    /// Says what became of an `Idempotency-Key` in the last 24 hours.
+    async fn find_replay(
+        &self,
+        owner: &Principal,
+        key: &IdempotencyKey<'_>,
+    ) -> Result<Replay, StoreError>;
+
+    /// Writes grant, job and idempotency key in one transaction; durable when it returns.
+    ///
+    /// A new grant replaces the one under its key and wakes every suspended job of that session.
+    async fn submit(&self, submission: &Submission<'_>) -> Result<Submitted, StoreError>;
+
+    /// Returns the job, if it is there and `owner`'s.
+    async fn job(&self, id: Uuid, owner: &Principal) -> Result<Option<Job>, StoreError>;
+}
+
+
+
+/// Which of a principal's sessions is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionSelector<'a> {
+    /// The one with the caller's own key.
+    Key(&'a str),
+    /// The one whose key was allocated for this very user token.
+    Allocated(&'a AssertionHash),
+}
+
+/// A session as far as a submission needs to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownSession {
+    /// Its id.
+    pub id: Uuid,
+    /// Whether its grant can be used.
+    pub state: SessionState,
+    /// The user token its present grant was exchanged for.
+    pub assertion_hash: AssertionHash,
+}
+
+/// An `Idempotency-Key` with what it was sent with.
+#[derive(Debug, Clone, Copy)]
+pub struct IdempotencyKey<'a> {
+    /// Name of the endpoint: the same key elsewhere is another key.
+    pub endpoint: &'static str,
+    /// The header's value.
+    pub key: &'a str,
+    /// The request's body; only a keyed hash of it is kept.
+    pub body: &'a [u8],
+}
+
+/// What an `Idempotency-Key` was used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replay {
+    /// Nothing yet.
+    New,
+    /// The same body, which became this job.
+    Same(Uuid),
+    /// Another body.
+    Different,
+}
+
+/// All that one `POST /v1/jobs` writes.
+#[derive(Debug)]
+pub struct Submission<'a> {
+    /// Whose job it is.
+    pub owner: &'a Principal,
+    /// The right it will act with; none if its document names no API.
+    pub grant: Option<Grant<'a>>,
+    /// The client's `Idempotency-Key`.
+    pub idempotency: Option<IdempotencyKey<'a>>,
+    /// The job.
+    pub job: NewJob<'a>,
+}
+
+/// The right a job will act with.
+#[derive(Debug)]
+pub enum Grant<'a> {
+    /// A session that is active; if it no longer is, nothing is written.
+    Known(Uuid),
+    /// What a new exchange brought.
+    New(NewGrant<'a>),
+}
+
+/// What an exchange brought, for a session that may exist already.
+#[derive(Debug)]
+pub struct NewGrant<'a> {
+    /// Errand's own client id.
+    pub client_id: &'a str,
+    /// The caller's own key; none to allocate one.
+    pub session_key: Option<&'a str>,
+    /// The user token that was exchanged.
+    pub assertion_hash: AssertionHash,
+    /// What the session lives on.
+    pub refresh_token: RefreshToken,
+    /// The access token that came with it.
+    pub access_token: NewAccessToken,
+}
+
+/// A job to be written.
+#[derive(Debug)]
+pub struct NewJob<'a> {
+    /// UUID, version 7.
+    pub id: Uuid,
+    /// Name of its document.
+    pub name: &'a DefinitionName,
+    /// Its document, verbatim.
+    pub definition: &'a Value,
+    /// Its input.
+    pub input: &'a Value,
+    /// Not before this it starts; none for now.
+    pub run_at: Option<Timestamp>,
+    /// How long it may take, waiting included.
+    pub deadline: Duration,
+    /// Order among its user's own jobs.
+    pub priority: i16,
+    /// Its submitter's labels.
+    pub tags: &'a BTreeMap<String, String>,
+    /// What its submitter should know.
+    pub warnings: &'a [String],
+    /// Countable tasks of its document.
+    pub total_tasks: Option<u64>,
+    /// W3C Trace Context of the submission.
+    pub traceparent: &'a str,
+}
+
+/// What became of a submission.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Submitted {
+    /// It was written.
+    Created,
+    /// Another request with the same `Idempotency-Key` and body came first and made this job.
+    Replayed(Uuid),
+    /// Another request with the same `Idempotency-Key` and another body came first.
+    KeyReused,
+    /// The session is no longer active: look again.
+    SessionChanged,
+}
