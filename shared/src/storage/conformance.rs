@@ -94,7 +94,6 @@ impl TestStore {
             input: &json!({"order": 4711}),
             run_at: None,
             deadline: MINUTE,
-            priority: 0,
             tags: &BTreeMap::from([("order".to_owned(), "4711".to_owned())]),
             warnings: &[],
             total_tasks: Some(3),
@@ -466,7 +465,8 @@ async fn a_dead_grant_leaves_no_token_behind(store: TestStore) {
 async fn an_idempotency_key_makes_one_job(store: TestStore) {
     let key = |body| IdempotencyKey { endpoint: "jobs", key: "k-1", body };
     assert_eq!(store.find_replay(&alice(), &key(b"a")).await.unwrap(), Replay::New);
-    let submissions = (0..8).map(|_| store.try_submit(&alice(), None, Some(key(b"a"))));
+    let owner = alice();
+    let submissions = (0..8).map(|_| store.try_submit(&owner, None, Some(key(b"a"))));
     let submitted = futures::future::join_all(submissions).await;
     let created: Vec<Uuid> = submitted
         .iter()

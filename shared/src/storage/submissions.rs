@@ -136,8 +136,6 @@ pub struct NewJob<'a> {
     pub run_at: Option<Timestamp>,
     /// How long it may take, waiting included.
     pub deadline: Duration,
-    /// Order among its user's own jobs.
-    pub priority: i16,
     /// Its submitter's labels.
     pub tags: &'a BTreeMap<String, String>,
     /// What its submitter should know.

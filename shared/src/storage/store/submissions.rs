@@ -214,17 +214,17 @@ impl Database {
         let progress =
             crate::jobs::Progress { total: job.total_tasks, ..crate::jobs::Progress::default() };
         sqlx::query(concat!(
-            "insert into jobs (id, tenant, subject, session_id, status, due_at, priority, namespace,
+            "insert into jobs (id, tenant, subject, session_id, status, due_at, namespace,
                                name, version, definition, input, progress, tags, warnings,
                                traceparent, created_at, updated_at, deadline_at)
              values ($1, $2, $3, $4, 'pending', coalesce($5, ",
             now!(),
-            "), $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, ",
+            "), $6, $7, $8, $9, $10, $11, $12, $13, $14, ",
             now!(),
             ", ",
             now!(),
             ", ",
-            after!("$16"),
+            after!("$15"),
             ")"
         ))
         .bind(job.id)
@@ -232,7 +232,6 @@ impl Database {
         .bind(&owner.subject)
         .bind(session_id)
         .bind(job.run_at)
-        .bind(i32::from(job.priority))
         .bind(&job.name.namespace)
         .bind(&job.name.name)
         .bind(&job.name.version)
