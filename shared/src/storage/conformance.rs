@@ -144,14 +144,14 @@ fn access_token(text: &str) -> NewAccessToken {
 }
 
 /// What an exchange of user token number `assertion` brought.
-fn new_grant(session_key: Option<&str>, assertion: u8) -> Grant<'_> {
-    Grant::New(NewGrant {
-        client_id: CLIENT,
-        session_key,
+fn new_grant(session_key: Option<&str>, assertion: u8) -> NewGrant {
+    NewGrant {
+        client_id: CLIENT.into(),
+        session_key: session_key.map(Into::into),
         assertion_hash: AssertionHash::from_bytes(&[assertion; 32]).unwrap(),
         refresh_token: RefreshToken::new(format!("refresh-{assertion}")),
         access_token: access_token(&format!("access-{assertion}")),
-    })
+    }
 }
 
 fn record(next: Next) -> Record {
@@ -318,7 +318,7 @@ async fn a_waiting_job_is_claimed_when_it_is_due(store: TestStore) {
 }
 
 async fn a_suspended_job_goes_on_when_its_user_returns(store: TestStore) {
-    let id = store.submit(&alice(), Some(new_grant(Some("k"), 1))).await;
+    let id = store.submit(&alice(), Some(Grant::New(&new_grant(Some("k"), 1)))).await;
     let session = store.session(&alice(), "k").await;
     let version = store.grant(session.id, &alice()).await.version;
     let claimed = store.claim_one().await;
@@ -331,7 +331,7 @@ async fn a_suspended_job_goes_on_when_its_user_returns(store: TestStore) {
     assert_eq!(job.due_at, Some(job.deadline_at));
     assert!(store.claim(Uuid::now_v7(), 1, MINUTE).await.unwrap().is_empty());
 
-    let another = store.submit(&alice(), Some(new_grant(Some("k"), 2))).await;
+    let another = store.submit(&alice(), Some(Grant::New(&new_grant(Some("k"), 2)))).await;
     let job = store.get(id, &alice()).await;
     assert_eq!((job.status, job.suspension), (JobStatus::Waiting, None));
     let claimed = store.claim(Uuid::now_v7(), 10, MINUTE).await.unwrap();
@@ -346,8 +346,8 @@ async fn a_suspended_job_goes_on_when_its_user_returns(store: TestStore) {
 }
 
 async fn two_users_with_one_key_never_meet(store: TestStore) {
-    store.submit(&alice(), Some(new_grant(Some("monday"), 1))).await;
-    store.submit(&bob(), Some(new_grant(Some("monday"), 2))).await;
+    store.submit(&alice(), Some(Grant::New(&new_grant(Some("monday"), 1)))).await;
+    store.submit(&bob(), Some(Grant::New(&new_grant(Some("monday"), 2)))).await;
     let (hers, his) =
         (store.session(&alice(), "monday").await, store.session(&bob(), "monday").await);
     assert_ne!(hers.id, his.id);
@@ -360,15 +360,15 @@ async fn two_users_with_one_key_never_meet(store: TestStore) {
 }
 
 async fn an_allocated_key_is_found_by_its_token(store: TestStore) {
-    let first = store.submit(&alice(), Some(new_grant(None, 1))).await;
+    let first = store.submit(&alice(), Some(Grant::New(&new_grant(None, 1)))).await;
     let hash = AssertionHash::from_bytes(&[1; 32]).unwrap();
     let selector = SessionSelector::Allocated(&hash);
     let known = store.find_session(&alice(), CLIENT, selector).await.unwrap().unwrap();
     assert!(store.find_session(&bob(), CLIENT, selector).await.unwrap().is_none());
     let second = store.submit(&alice(), Some(Grant::Known(known.id))).await;
     // Two processes may both have exchanged the token: still one session.
-    let third = store.submit(&alice(), Some(new_grant(None, 1))).await;
-    let other = store.submit(&alice(), Some(new_grant(None, 2))).await;
+    let third = store.submit(&alice(), Some(Grant::New(&new_grant(None, 1)))).await;
+    let other = store.submit(&alice(), Some(Grant::New(&new_grant(None, 2)))).await;
     let mut keys = Vec::new();
     for id in [first, second, third, other] {
         keys.push(store.get(id, &alice()).await.session_key.unwrap());
@@ -379,11 +379,11 @@ async fn an_allocated_key_is_found_by_its_token(store: TestStore) {
 }
 
 async fn a_new_grant_replaces_the_one_before(store: TestStore) {
-    store.submit(&alice(), Some(new_grant(Some("k"), 1))).await;
+    store.submit(&alice(), Some(Grant::New(&new_grant(Some("k"), 1)))).await;
     let session = store.session(&alice(), "k").await;
     let before = store.grant(session.id, &alice()).await;
     assert_eq!(before.token.unwrap().access_token.expose(), "access-1");
-    store.submit(&alice(), Some(new_grant(Some("k"), 2))).await;
+    store.submit(&alice(), Some(Grant::New(&new_grant(Some("k"), 2)))).await;
     let replaced = store.session(&alice(), "k").await;
     assert_eq!((replaced.id, replaced.state), (session.id, SessionState::Active));
     assert_ne!(replaced.assertion_hash, session.assertion_hash);
@@ -401,7 +401,7 @@ async fn a_new_grant_replaces_the_one_before(store: TestStore) {
 }
 
 async fn a_refresh_token_is_presented_by_one_at_a_time(store: TestStore) {
-    store.submit(&alice(), Some(new_grant(Some("k"), 1))).await;
+    store.submit(&alice(), Some(Grant::New(&new_grant(Some("k"), 1)))).await;
     let id = store.session(&alice(), "k").await.id;
     let version = store.grant(id, &alice()).await.version;
     let attempts = (0..8).map(|_| async {
@@ -429,16 +429,16 @@ async fn a_refresh_token_is_presented_by_one_at_a_time(store: TestStore) {
 }
 
 async fn an_unanswered_presentation_is_counted_and_a_lost_refresher_replaced(store: TestStore) {
-    store.submit(&alice(), Some(new_grant(Some("k"), 1))).await;
+    store.submit(&alice(), Some(Grant::New(&new_grant(Some("k"), 1)))).await;
     let id = store.session(&alice(), "k").await.id;
     let version = store.grant(id, &alice()).await.version;
     let lost = store.begin_refresh(id, &alice(), version, Duration::ZERO).await.unwrap().unwrap();
     let start = store.begin_refresh(id, &alice(), version, MINUTE).await.unwrap().unwrap();
-    let unanswered = Unanswered { presented: true, refused_at: None, not_before: None };
-    store.abandon_refresh(id, version, lost.refresher, unanswered).await.unwrap();
+    let abandoned = Abandoned { unanswered: true, refused_at: None, not_before: None };
+    store.abandon_refresh(id, version, lost.refresher, abandoned).await.unwrap();
     assert!(store.begin_refresh(id, &alice(), version, MINUTE).await.unwrap().is_none());
 
-    let not_sent = Unanswered { presented: false, not_before: Some(time(1_900_000_000)), ..unanswered };
+    let not_sent = Abandoned { unanswered: false, not_before: Some(time(1_900_000_000)), ..abandoned };
     store.abandon_refresh(id, version, start.refresher, not_sent).await.unwrap();
     let grant = store.grant(id, &alice()).await;
     assert_eq!((grant.presented, grant.not_before), (1, Some(time(1_900_000_000))));
@@ -446,7 +446,7 @@ async fn an_unanswered_presentation_is_counted_and_a_lost_refresher_replaced(sto
 }
 
 async fn a_dead_grant_leaves_no_token_behind(store: TestStore) {
-    store.submit(&alice(), Some(new_grant(Some("k"), 1))).await;
+    store.submit(&alice(), Some(Grant::New(&new_grant(Some("k"), 1)))).await;
     let id = store.session(&alice(), "k").await.id;
     let version = store.grant(id, &alice()).await.version;
     assert!(!store.end_grant(id, version - 1).await.unwrap());
@@ -458,7 +458,7 @@ async fn a_dead_grant_leaves_no_token_behind(store: TestStore) {
     let (_, submitted) = store.try_submit(&alice(), Some(Grant::Known(id)), None).await;
     assert_eq!(submitted, Submitted::SessionChanged);
     // A new exchange under the key revives it.
-    store.submit(&alice(), Some(new_grant(Some("k"), 2))).await;
+    store.submit(&alice(), Some(Grant::New(&new_grant(Some("k"), 2)))).await;
     assert_eq!(store.session(&alice(), "k").await.state, SessionState::Active);
 }
 

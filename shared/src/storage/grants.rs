@@ -51,7 +51,7 @@ pub trait Grants: fmt::Debug + Send + Sync {
         session_id: Uuid,
         version: i64,
         refresher: Uuid,
-        unanswered: Unanswered,
+        abandoned: Abandoned,
     ) -> Result<(), StoreError>;
 
     /// Erases the tokens: the provider said that the refresh token is dead. False if the grant was
@@ -147,11 +147,11 @@ pub struct RefreshStart {
     pub refresh_token: RefreshToken,
 }
 
-/// How a refresh ended without a result.
+/// How a refresh ended without a token.
 #[derive(Debug, Clone, Copy)]
-pub struct Unanswered {
-    /// Whether the token may have reached the provider; otherwise the presentation is not counted.
-    pub presented: bool,
+pub struct Abandoned {
+    /// The refresh token may have reached the provider, who did not answer: the presentation counts.
+    pub unanswered: bool,
     /// The provider refused the token at this time, without saying that it is dead.
     pub refused_at: Option<Timestamp>,
     /// No token request before this.

@@ -24,7 +24,9 @@ use secrecy::ExposeSecret;
 
 pub use self::{
     cipher::CipherError,
-    grants::{Grants, HeldGrant, HeldToken, NewAccessToken, RefreshStart, SessionState, Unanswered},
+    grants::{
+        Abandoned, Grants, HeldGrant, HeldToken, NewAccessToken, RefreshStart, SessionState,
+    },
     queue::{ClaimedJob, Lease, Next, Queue, Record, Renewed},
     submissions::{
         Grant, IdempotencyKey, KnownSession, NewGrant, NewJob, Replay, SessionSelector, Submission,

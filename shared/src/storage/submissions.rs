@@ -98,21 +98,21 @@ pub struct Submission<'a> {
 }
 
 /// The right a job will act with.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub enum Grant<'a> {
     /// A session that is active; if it no longer is, nothing is written.
     Known(Uuid),
     /// What a new exchange brought.
-    New(NewGrant<'a>),
+    New(&'a NewGrant),
 }
 
 /// What an exchange brought, for a session that may exist already.
 #[derive(Debug)]
-pub struct NewGrant<'a> {
+pub struct NewGrant {
     /// Errand's own client id.
-    pub client_id: &'a str,
+    pub client_id: String,
     /// The caller's own key; none to allocate one.
-    pub session_key: Option<&'a str>,
+    pub session_key: Option<String>,
     /// The user token that was exchanged.
     pub assertion_hash: AssertionHash,
     /// What the session lives on.

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     identity::{AccessToken, Principal, RefreshToken},
     storage::{
-        Grants, HeldGrant, HeldToken, NewAccessToken, RefreshStart, StoreError, Unanswered,
+        Abandoned, Grants, HeldGrant, HeldToken, NewAccessToken, RefreshStart, StoreError,
         cipher::Place,
     },
 };
@@ -134,7 +134,7 @@ impl Grants for Database {
         session_id: Uuid,
         version: i64,
         refresher: Uuid,
-        unanswered: Unanswered,
+        abandoned: Abandoned,
     ) -> Result<(), StoreError> {
         sqlx::query(
             "update sessions set refresher = null, refresh_until = null,
@@ -145,9 +145,9 @@ impl Grants for Database {
         .bind(session_id)
         .bind(version)
         .bind(refresher)
-        .bind(i32::from(!unanswered.presented))
-        .bind(unanswered.refused_at)
-        .bind(unanswered.not_before)
+        .bind(i32::from(!abandoned.unanswered))
+        .bind(abandoned.refused_at)
+        .bind(abandoned.not_before)
         .execute(&self.writer)
         .await?;
         Ok(())

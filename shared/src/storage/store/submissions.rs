@@ -88,7 +88,7 @@ impl Submissions for Database {
 
     async fn submit(&self, submission: &Submission<'_>) -> Result<Submitted, StoreError> {
         let mut transaction = begin(&self.writer).await?;
-        let session_id = match &submission.grant {
+        let session_id = match submission.grant {
             None => None,
             Some(Grant::Known(id)) => {
                 let active = sqlx::query(concat!(
@@ -104,7 +104,7 @@ impl Submissions for Database {
                 if active.is_none() {
                     return Ok(Submitted::SessionChanged);
                 }
-                Some(*id)
+                Some(id)
             }
             Some(Grant::New(grant)) => {
                 let id = self.write_grant(&mut transaction, submission.owner, grant).await?;
@@ -150,7 +150,7 @@ impl Database {
         &self,
         transaction: &mut Transaction<'_, Db>,
         owner: &Principal,
-        grant: &NewGrant<'_>,
+        grant: &NewGrant,
     ) -> Result<Uuid, StoreError> {
         let id = loop {
             if let Some(found) = find_for_update(transaction, owner, grant).await? {
@@ -171,8 +171,8 @@ impl Database {
             .bind(id)
             .bind(&owner.tenant)
             .bind(&owner.subject)
-            .bind(grant.client_id)
-            .bind(grant.session_key.unwrap_or(&allocated))
+            .bind(&grant.client_id)
+            .bind(grant.session_key.as_ref().unwrap_or(&allocated))
             .bind(grant.session_key.is_none().then(|| grant.assertion_hash.as_bytes()))
             .bind(grant.assertion_hash.as_bytes())
             .execute(&mut **transaction)
@@ -330,9 +330,9 @@ impl Database {
 async fn find_for_update(
     transaction: &mut Transaction<'_, Db>,
     owner: &Principal,
-    grant: &NewGrant<'_>,
+    grant: &NewGrant,
 ) -> Result<Option<Uuid>, StoreError> {
-    let query = match grant.session_key {
+    let query = match &grant.session_key {
         Some(key) => sqlx::query(concat!(
             "select id from sessions
              where tenant = $1 and subject = $2 and client_id = $3 and session_key = $4",
@@ -340,7 +340,7 @@ async fn find_for_update(
         ))
         .bind(&owner.tenant)
         .bind(&owner.subject)
-        .bind(grant.client_id)
+        .bind(&grant.client_id)
         .bind(key),
         None => sqlx::query(concat!(
             "select id from sessions
@@ -349,7 +349,7 @@ async fn find_for_update(
         ))
         .bind(&owner.tenant)
         .bind(&owner.subject)
-        .bind(grant.client_id)
+        .bind(&grant.client_id)
         .bind(grant.assertion_hash.as_bytes()),
     };
     let row = query.fetch_optional(&mut **transaction).await?;

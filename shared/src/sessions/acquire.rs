@@ -1,0 +1,354 @@
+//! A session is used: an access token from its row, or by redeeming its refresh token.
+//!
+//! The protocol of a refresh, over any number of processes on one database:
+//!
+//! 1. The right to present the refresh token is a lease on the session's row, taken with the
+//!    version that was read; the presentation is counted before it is made.
+//! 2. It is not made if too little of the lease is left: another process could begin meanwhile.
+//! 3. The answer is written if the version still is the one that was read, in one transaction, the
+//!    new refresh token before the access token is used.
+//! 4. Without an answer the token is presented once more at once; the provider may have rotated it,
+//!    and an immediate repetition is what a grace period is for. After two, not before the
+//!    provider answers something else.
+//! 5. A token that the provider calls dead is erased and never sent again.
+//!
+//! A refresh runs in a task of its own: whatever ends the job that wanted it, its answer is kept.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::{Sessions, initiate::scope_set};
+use crate::{
+    config::DownstreamApi,
+    identity::{
+        AccessToken, Decision, HTTP_TIMEOUT, LastResort, Presented, Principal, RefreshTokenState,
+        SuspensionReason, TokenFailure, TokenResponse,
+    },
+    storage::{Abandoned, HeldGrant, HeldToken, NewAccessToken, RefreshStart, StoreError},
+    time::Timestamp,
+};
+
+/// No token is handed out with less than this left of its life, or half of it if that is less
+/// (MSAL: five minutes).
+const RENEWAL_MARGIN: Duration = Duration::from_secs(300);
+
+/// The lease of a refresh: three times what a request takes at most.
+const REFRESH_LEASE: Duration = Duration::from_secs(24);
+
+/// Beside the time for the request, this much of the lease must be left for writing the answer.
+const WRITE_MARGIN: Duration = Duration::from_secs(4);
+
+/// How long to watch another process refresh, before the job waits without a worker.
+const WATCH: Duration = Duration::from_secs(5);
+
+/// Before the session is tried again after the provider did not answer.
+const PAUSE_UNANSWERED: Duration = Duration::from_secs(2);
+
+/// Before a request loop that the provider noticed (AADSTS50196) may go on.
+const PAUSE_LOOP: Duration = Duration::from_secs(300);
+
+/// Between two refusals that make an unexplained `invalid_grant` final: replicas lag behind.
+const PAUSE_DOUBTFUL: Duration = Duration::from_secs(60);
+
+/// An access token that may be used now.
+#[derive(Debug)]
+pub struct Acquired {
+    /// The token.
+    pub access_token: AccessToken,
+    /// The session's fence when it was read.
+    pub session_version: i64,
+}
+
+/// Why there is no access token, and with it what to do about the job.
+#[derive(Debug, thiserror::Error)]
+pub enum AcquireError {
+    /// The user or an administrator must act: suspend the job.
+    #[error("the user must act: {}", reason.as_str())]
+    Suspend {
+        /// Who must do what.
+        reason: SuspensionReason,
+        /// Claims challenge for the user's sign-in.
+        claims: Option<String>,
+        /// The grant that did not do.
+        session_version: i64,
+    },
+    /// Try again, not before `after`; no attempt is burnt.
+    #[error("the identity provider is not available")]
+    Unavailable {
+        /// At least this long; none: the caller's own backoff.
+        after: Option<Duration>,
+    },
+    /// Errand's configuration is at fault: hold the job until an operator has mended it.
+    #[error("the identity provider refuses this configuration")]
+    Operator,
+    /// Try a few times more; if it stays, it is `then`.
+    #[error("the identity provider's answer makes no sense")]
+    Doubtful {
+        /// What it is in the end.
+        then: LastResort,
+    },
+    /// The job cannot succeed.
+    #[error("no token can be had for this job")]
+    Permanent,
+    /// The database did not answer: try again.
+    #[error("the session could not be read or written")]
+    Store(#[from] StoreError),
+}
+
+/// What is wanted, in a form that a task can own.
+#[derive(Debug, Clone)]
+struct Wanted {
+    session_id: Uuid,
+    owner: Principal,
+    api: DownstreamApi,
+    scope_set: String,
+    /// A token that the API did not accept.
+    rejected: Option<AccessToken>,
+}
+
+impl Wanted {
+    /// The token, if it has enough life left and the API has not just refused it.
+    fn accept(&self, held: Option<HeldToken>, now: Timestamp) -> Option<AccessToken> {
+        let held = held?;
+        let margin = RENEWAL_MARGIN.min(held.expires_at.since(held.obtained_at) / 2);
+        let rejected =
+            self.rejected.as_ref().is_some_and(|token| token.expose() == held.access_token.expose());
+        (now + margin < held.expires_at && !rejected).then_some(held.access_token)
+    }
+}
+
+impl Sessions {
+    /// Returns an access token for `api`, from the session's row or by redeeming its refresh token.
+    ///
+    /// At most one refresh per session runs at a time in the whole cluster; whoever waits for it
+    /// gets what it brought. With `rejected`, a token that the API answered 401 to, another one.
+    ///
+    /// # Errors
+    /// Each says what to do about the job: [`AcquireError`].
+    ///
+    /// Source: RFC 6749 sections 5.2 and 6; MSAL `AcquireTokenInLongRunningProcess`.
+    pub async fn acquire_token(
+        self: &Arc<Self>,
+        session_id: Uuid,
+        owner: &Principal,
+        api: &DownstreamApi,
+        rejected: Option<AccessToken>,
+    ) -> Result<Acquired, AcquireError> {
+        let wanted = Wanted {
+            session_id,
+            owner: owner.clone(),
+            api: api.clone(),
+            scope_set: scope_set(api),
+            rejected,
+        };
+        let grant = self.grant(&wanted).await?;
+        let session_version = grant.version;
+        if let Some(access_token) = wanted.accept(grant.token, self.clock.now()) {
+            return Ok(Acquired { access_token, session_version });
+        }
+        let sessions = Arc::clone(self);
+        let task = self.tasks.spawn(async move { sessions.refresh(wanted).await });
+        task.await.unwrap_or(Err(AcquireError::Unavailable { after: None }))
+    }
+
+    async fn grant(&self, wanted: &Wanted) -> Result<HeldGrant, AcquireError> {
+        self.store
+            .held_grant(wanted.session_id, &wanted.owner, &self.client_id, &wanted.scope_set)
+            .await?
+            // The job's own session, but of another client id: the configuration was changed, and
+            // the provider would refuse the token (`client_mismatch`).
+            .ok_or(AcquireError::Permanent)
+    }
+
+    async fn refresh(&self, wanted: Wanted) -> Result<Acquired, AcquireError> {
+        let _turn = self.refreshes.take(wanted.session_id).await;
+        let watch_until = Instant::now() + WATCH;
+        let mut grace = true;
+        loop {
+            let mut grant = self.grant(&wanted).await?;
+            let now = self.clock.now();
+            if let Some(access_token) = wanted.accept(grant.token.take(), now) {
+                return Ok(Acquired { access_token, session_version: grant.version });
+            }
+            if grant.state != crate::storage::SessionState::Active {
+                return Err(AcquireError::Suspend {
+                    reason: SuspensionReason::SessionRevoked,
+                    claims: None,
+                    session_version: grant.version,
+                });
+            }
+            if let Some(not_before) = grant.not_before.filter(|not_before| *not_before > now) {
+                return Err(AcquireError::Unavailable { after: Some(not_before.since(now)) });
+            }
+            let began = Instant::now();
+            let start = self
+                .store
+                .begin_refresh(wanted.session_id, &wanted.owner, grant.version, REFRESH_LEASE)
+                .await?;
+            let Some(start) = start else {
+                // Another process is at it: its result is what everybody waits for.
+                if Instant::now() > watch_until {
+                    return Err(AcquireError::Unavailable { after: Some(PAUSE_UNANSWERED) });
+                }
+                tokio::time::sleep(jittered(Duration::from_millis(200))).await;
+                continue;
+            };
+            if !self.may_present(&grant, began).await {
+                self.abandon(&wanted, &grant, &start, None, Some(PAUSE_UNANSWERED)).await?;
+                return Err(AcquireError::Unavailable { after: Some(PAUSE_UNANSWERED) });
+            }
+            let obtained_at = self.clock.now();
+            let answer = self
+                .token_endpoint
+                .refresh(&wanted.owner, &start.refresh_token, &wanted.api)
+                .await;
+            match answer {
+                Ok(response) => self.finish(&wanted, &grant, obtained_at, response).await?,
+                Err(failure) => {
+                    let unanswered = failure.presented == Presented::Unanswered;
+                    if unanswered && std::mem::take(&mut grace) {
+                        self.abandon(&wanted, &grant, &start, Some(&failure), None).await?;
+                    } else if let Some(error) =
+                        self.refused(&wanted, &grant, &start, &failure).await?
+                    {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether presenting the refresh token now is safe: enough of the lease is left, and after two
+    /// unanswered presentations the provider answers at all.
+    async fn may_present(&self, grant: &HeldGrant, began: Instant) -> bool {
+        let answers = grant.presented < 2 || self.token_endpoint.answers().await;
+        answers && REFRESH_LEASE.saturating_sub(began.elapsed()) >= HTTP_TIMEOUT + WRITE_MARGIN
+    }
+
+    /// Writes what the provider answered. If the grant was replaced meanwhile, the answer is worth
+    /// nothing, and the next look finds the new one.
+    async fn finish(
+        &self,
+        wanted: &Wanted,
+        grant: &HeldGrant,
+        obtained_at: Timestamp,
+        response: TokenResponse,
+    ) -> Result<(), AcquireError> {
+        let access_token = NewAccessToken {
+            scope_set: wanted.scope_set.clone(),
+            access_token: response.access_token,
+            obtained_at,
+            expires_at: response.expires_at,
+        };
+        let written = self
+            .store
+            .finish_refresh(
+                wanted.session_id,
+                &wanted.owner,
+                grant.version,
+                &access_token,
+                response.refresh_token.as_ref(),
+            )
+            .await?;
+        tracing::info!(session.id = %wanted.session_id, written, "session refreshed");
+        Ok(())
+    }
+
+    /// Draws the consequences of a refusal; none if the grant was replaced meanwhile, which is then
+    /// the one that counts.
+    async fn refused(
+        &self,
+        wanted: &Wanted,
+        grant: &HeldGrant,
+        start: &RefreshStart,
+        failure: &TokenFailure,
+    ) -> Result<Option<AcquireError>, AcquireError> {
+        let doubted_before = grant
+            .refused_at
+            .is_some_and(|refused_at| self.clock.now().since(refused_at) >= PAUSE_DOUBTFUL);
+        let (dead, pause) = match failure.refresh_token {
+            RefreshTokenState::Dead => (true, None),
+            RefreshTokenState::Doubtful if doubted_before => (true, None),
+            RefreshTokenState::Doubtful => (false, Some(PAUSE_DOUBTFUL)),
+            RefreshTokenState::Usable => (false, pause(failure)),
+        };
+        let session_version = if dead {
+            if !self.store.end_grant(wanted.session_id, grant.version).await? {
+                return Ok(None);
+            }
+            grant.version + 1
+        } else {
+            self.abandon(wanted, grant, start, Some(failure), pause).await?;
+            grant.version
+        };
+        if failure.refresh_token == RefreshTokenState::Doubtful && !dead {
+            return Ok(Some(AcquireError::Unavailable { after: pause }));
+        }
+        Ok(Some(match failure.decision {
+            Decision::Retry { .. } | Decision::RetrySlow => {
+                AcquireError::Unavailable { after: pause }
+            }
+            Decision::RetryFew { then } => AcquireError::Doubtful { then },
+            Decision::SuspendForUser { reason } => AcquireError::Suspend {
+                reason,
+                claims: failure.claims.clone(),
+                session_version,
+            },
+            Decision::SuspendForAdministrator => AcquireError::Suspend {
+                reason: SuspensionReason::AdminActionRequired,
+                claims: failure.claims.clone(),
+                session_version,
+            },
+            Decision::Operator => AcquireError::Operator,
+            Decision::Permanent | Decision::RejectAssertion | Decision::ForbiddenCaller => {
+                AcquireError::Permanent
+            }
+        }))
+    }
+
+    async fn abandon(
+        &self,
+        wanted: &Wanted,
+        grant: &HeldGrant,
+        start: &RefreshStart,
+        failure: Option<&TokenFailure>,
+        pause: Option<Duration>,
+    ) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let doubtful =
+            failure.is_some_and(|failure| failure.refresh_token == RefreshTokenState::Doubtful);
+        let abandoned = Abandoned {
+            unanswered: failure
+                .is_some_and(|failure| failure.presented == Presented::Unanswered),
+            refused_at: doubtful.then_some(now),
+            not_before: pause.map(|pause| now + pause),
+        };
+        self.store
+            .abandon_refresh(wanted.session_id, grant.version, start.refresher, abandoned)
+            .await
+    }
+}
+
+/// How long the whole session keeps quiet after a failure that is not about one API.
+fn pause(failure: &TokenFailure) -> Option<Duration> {
+    match failure.decision {
+        Decision::Retry { after } => Some(after.unwrap_or(PAUSE_UNANSWERED)),
+        Decision::RetrySlow => Some(PAUSE_LOOP),
+        Decision::RetryFew { .. }
+        | Decision::SuspendForUser { .. }
+        | Decision::SuspendForAdministrator
+        | Decision::Operator
+        | Decision::Permanent
+        | Decision::RejectAssertion
+        | Decision::ForbiddenCaller => None,
+    }
+}
+
+/// Spreads waiters, so that they do not come back together.
+fn jittered(length: Duration) -> Duration {
+    let mut random = [0; 1];
+    aws_lc_rs::rand::fill(&mut random).expect("the operating system gives random bytes");
+    length.mul_f64(0.5 + f64::from(random[0]) / 255.0)
+}
