@@ -4,10 +4,39 @@
 //! TOML, from the environment or from a Microsoft.Identity.Web `appsettings.json`, stands in the
 //! modules beside.
 
+mod address;
+mod api;
+mod client_credentials;
+mod database;
+mod downstream_apis;
+mod encryption;
+mod environment;
+mod error;
+mod file;
+mod identity;
+mod limits;
+mod load;
+mod microsoft;
+mod node;
+mod not_yet;
+mod report;
+mod secret;
+mod section;
+mod spelling;
+#[cfg(test)]
+mod tests;
+mod worker;
+mod workflows;
+
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use secrecy::{SecretSlice, SecretString};
 use url::Url;
+
+pub use self::{
+    environment::process_environment,
+    error::{ConfigError, Problem},
+};
 
 /// A whole configuration, valid in itself.
 #[derive(Debug, Clone)]
@@ -67,7 +96,8 @@ pub struct EncryptionKey {
 pub struct ApiConfig {
     /// `listen`, default `127.0.0.1:8080`.
     pub listen: SocketAddr,
-    /// `public_url`, without a trailing slash; default `http://` + `listen`. Used in `Location` and links.
+    /// `public_url`, without a trailing slash; default `http://` + `listen`, required if
+    /// `listen` is not loopback. Used in `Location` and links.
     pub public_url: String,
 }
 
@@ -101,7 +131,7 @@ pub struct IdentityConfig {
     pub allowed_clients: Vec<String>,
     /// `client_authentication`, `"post"` (default) or `"basic"`: how a secret is sent.
     pub client_authentication: ClientAuthentication,
-    /// `client_credentials`, tried in order.
+    /// `client_credentials`, tried in order, at least one; `client_secret` is short for a secret.
     pub client_credentials: Vec<ClientCredential>,
     /// `extra_token_parameters`, sent with every token request.
     pub extra_token_parameters: BTreeMap<String, String>,
@@ -154,7 +184,7 @@ pub type DownstreamApis = BTreeMap<String, DownstreamApi>;
 /// An API that jobs may call as the user.
 #[derive(Debug, Clone)]
 pub struct DownstreamApi {
-    /// `base_url`: calls go below it and nowhere else.
+    /// `base_url`, with the trailing slash: calls go below it and nowhere else.
     pub base_url: Url,
     /// `scopes` that a token for it is asked with; at least one.
     pub scopes: Vec<String>,
@@ -164,7 +194,7 @@ pub struct DownstreamApi {
     pub timeout: Duration,
     /// `methods`, default empty (all): upper case.
     pub methods: Vec<String>,
-    /// `paths`, default empty (all): patterns below `base_url`, `*` within a segment, `**` across segments.
+    /// `paths`, default empty (all), without a leading slash: patterns below `base_url`, `*` within a segment, `**` across segments.
     pub paths: Vec<String>,
     /// `max_response_bytes`, default 1 MiB.
     pub max_response_bytes: usize,
@@ -225,7 +255,7 @@ impl Default for Limits {
             task_starts: 100_000,
             calls: 20_000,
             checkpoint_bytes: 1_048_576,
-            max_deadline: Duration::from_secs(400 * 24 * 60 * 60),
+            max_deadline: Duration::from_hours(400 * 24),
         }
     }
 }

@@ -1,0 +1,68 @@
+//! Keys that exist in the configuration but not in this version: refused by name unless they say
+//! what happens anyway.
+
+use serde_json::Value;
+
+use super::{
+    node::{Content, Node},
+    section::Section,
+};
+
+/// `[webhooks]`, `[retention]` and `[telemetry]`.
+pub(super) fn check(root: &Section) {
+    let webhooks = root.section("webhooks");
+    if webhooks
+        .texts("hosts")
+        .is_some_and(|hosts| !hosts.is_empty())
+    {
+        webhooks.problem("hosts", "webhooks are not supported yet");
+    }
+    for key in ["secret", "secret_file"] {
+        if let Some(node) = webhooks.get(key) {
+            webhooks
+                .report
+                .ignored(node, "webhooks are not supported yet");
+        }
+    }
+    webhooks.finish();
+
+    let retention = root.section("retention");
+    retention.only("finished_days", 30);
+    retention.only("session_grace_minutes", 60);
+    retention.finish();
+
+    let telemetry = root.section("telemetry");
+    telemetry.refuse("otlp_endpoint");
+    telemetry.refuse("metrics_listen");
+    telemetry.finish();
+}
+
+impl Section<'_> {
+    /// Refuses `key` unless it is absent or empty.
+    pub(super) fn refuse(&self, key: &str) {
+        if self.get(key).is_some_and(|node| !is_empty(node)) {
+            let key_name = self.report.spelling.key(key);
+            self.problem(key, format!("`{key_name}` is not supported yet"));
+        }
+    }
+
+    /// Refuses any number at `key` but `default`.
+    pub(super) fn only(&self, key: &str, default: i64) {
+        let Some(node) = self.get(key) else { return };
+        let number = match &node.content {
+            Content::Scalar(Value::Number(number)) => number.as_i64(),
+            Content::Scalar(Value::String(text)) => text.trim().parse().ok(),
+            _ => None,
+        };
+        if number != Some(default) {
+            self.problem(
+                key,
+                format!("only {default}, the default, is supported yet"),
+            );
+        }
+    }
+}
+
+fn is_empty(node: &Node) -> bool {
+    matches!(&node.content, Content::Scalar(Value::String(text)) if text.trim().is_empty())
+}
