@@ -1,1 +1,74 @@
-//! placeholder
+//! Claims jobs, steps them, calls downstream APIs as the user, records.
+//!
+//! `advance_job` is the heart: what happens to one job between claim and record. Around it:
+//! `claims` (the stream of claimed jobs), `leases` (kept while they run), `runner` (apalis runs
+//! them), `downstream` (one call), `health` (answers of a worker process).
+
+mod advance_job;
+mod claims;
+mod downstream;
+mod health;
+mod leases;
+mod retry_delay;
+mod runner;
+
+use std::sync::Arc;
+
+use errand_shared::{
+    config::{Config, DownstreamApis, Limits, WorkerConfig},
+    http,
+    sessions::Sessions,
+    storage::SharedStore,
+    time::SharedClock,
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+pub use self::health::{HealthError, HealthListener};
+use self::leases::Leases;
+
+/// A worker: one of any number on the same database.
+#[derive(Debug)]
+pub struct Worker {
+    config: WorkerConfig,
+    context: Arc<Context>,
+}
+
+/// What every job of a worker needs.
+#[derive(Debug)]
+struct Context {
+    /// Random for each start: a name that is used again makes an orphan look alive.
+    id: Uuid,
+    store: SharedStore,
+    sessions: Arc<Sessions>,
+    downstream_apis: DownstreamApis,
+    limits: Limits,
+    http: reqwest::Client,
+    leases: Leases,
+    /// Jobs hand back at their next record once this is cancelled.
+    stopping: CancellationToken,
+}
+
+impl Worker {
+    /// Claims nothing yet.
+    pub fn new(config: &Config, store: SharedStore, clock: SharedClock) -> Self {
+        let slowest = config.downstream_apis.values().map(|api| api.timeout).max();
+        let context = Context {
+            id: Uuid::now_v7(),
+            sessions: Sessions::new(&config.identity, Arc::clone(&store), clock),
+            leases: Leases::new(Arc::clone(&store)),
+            store,
+            downstream_apis: config.downstream_apis.clone(),
+            limits: config.limits.clone(),
+            http: http::client(slowest.unwrap_or_default()),
+            stopping: CancellationToken::new(),
+        };
+        Self { config: config.worker.clone(), context: Arc::new(context) }
+    }
+
+    /// Works until `stop` is cancelled, then lets running jobs reach their next record, for
+    /// `drain_seconds` at most, and gives the rest back.
+    pub async fn run(self, stop: CancellationToken) {
+        runner::run(&self.config, self.context, stop).await;
+    }
+}

@@ -1,0 +1,128 @@
+//! The stream of claimed jobs.
+//!
+//! Permits first, then exactly that many jobs: nothing is claimed that cannot start at once. The
+//! loop is never dropped inside a claim, which would leave rows leased that nobody knows of.
+
+use std::{sync::Arc, time::Duration};
+
+use errand_shared::{config::WorkerConfig, storage::ClaimedJob};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Context, leases::HeldLease, retry_delay::retry_delay};
+
+/// How long an idle worker waits before it looks again, if nothing tells it to look sooner.
+const POLL: Duration = Duration::from_secs(1);
+
+/// Bounds of the pause after the database did not answer.
+const DATABASE_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
+
+/// A job that was claimed, with its place among those that run at once.
+#[derive(Debug)]
+pub(crate) struct Claimed {
+    pub(crate) job: ClaimedJob,
+    pub(crate) lease: HeldLease,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Claims until `stop` is cancelled.
+pub(crate) async fn claim(
+    context: Arc<Context>,
+    config: WorkerConfig,
+    claimed: mpsc::Sender<Claimed>,
+    stop: CancellationToken,
+) {
+    let slots = Arc::new(Semaphore::new(config.concurrency));
+    let mut failures = 0;
+    while let Some(permits) = take_permits(&slots, &stop).await {
+        let wanted = permits.num_permits();
+        match context.store.claim(context.id, wanted, config.lease).await {
+            Ok(jobs) => {
+                failures = 0;
+                let found = jobs.len();
+                hand_out(&context, jobs, permits, &claimed).await;
+                // All that was wanted: there may be more.
+                if found < wanted {
+                    idle(&context, found > 0, &stop).await;
+                }
+            }
+            Err(error) => {
+                failures += 1;
+                let pause = retry_delay(DATABASE_PAUSE.0, DATABASE_PAUSE.1, failures);
+                tracing::warn!("no jobs could be claimed, next try in {pause:?}: {error}");
+                pause_unless(&stop, pause).await;
+            }
+        }
+    }
+}
+
+/// Gives back the jobs of dead workers, again and again.
+pub(crate) async fn rescue(context: Arc<Context>, lease: Duration) {
+    let mut ticks = tokio::time::interval(lease / 4);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        match context.store.rescue().await {
+            Ok(0) => {}
+            Ok(rescued) => {
+                tracing::warn!(rescued, "jobs of workers that went away are due again");
+                context.store.announce();
+            }
+            Err(error) => tracing::warn!("no jobs could be rescued: {error}"),
+        }
+    }
+}
+
+/// Takes every free slot, at least one; none once `stop` is cancelled.
+async fn take_permits(
+    slots: &Arc<Semaphore>,
+    stop: &CancellationToken,
+) -> Option<OwnedSemaphorePermit> {
+    let mut permits = tokio::select! {
+        biased;
+        () = stop.cancelled() => return None,
+        permit = Arc::clone(slots).acquire_owned() => permit.ok()?,
+    };
+    let more = u32::try_from(slots.available_permits()).unwrap_or(u32::MAX);
+    if more > 0
+        && let Ok(more) = Arc::clone(slots).try_acquire_many_owned(more)
+    {
+        permits.merge(more);
+    }
+    Some(permits)
+}
+
+async fn hand_out(
+    context: &Context,
+    jobs: Vec<ClaimedJob>,
+    mut permits: OwnedSemaphorePermit,
+    claimed: &mpsc::Sender<Claimed>,
+) {
+    for job in jobs {
+        let lease = context.leases.hold(job.lease.clone());
+        let permit = permits.split(1).expect("no more jobs are claimed than permits were taken");
+        // Nobody receives any more: the job is dropped here, and with it the lease.
+        let _ = claimed.send(Claimed { job, lease, _permit: permit }).await;
+    }
+}
+
+/// Waits until there may be something to claim.
+async fn idle(context: &Context, found_some: bool, stop: &CancellationToken) {
+    let pause = match context.store.next_due().await {
+        // Due already and not ours: other workers are at it, or it was announced this moment.
+        Ok(Some(due)) if due < POLL => due.max(Duration::from_millis(if found_some { 1 } else { 5 })),
+        Ok(_) | Err(_) => POLL,
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = context.store.wait_for_announcement() => {}
+        () = tokio::time::sleep(pause) => {}
+    }
+}
+
+async fn pause_unless(stop: &CancellationToken, pause: Duration) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = tokio::time::sleep(pause) => {}
+    }
+}

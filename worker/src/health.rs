@@ -1,0 +1,63 @@
+//! `/livez` and `/readyz` of a worker process. Two answers do not need a web framework.
+
+use std::{convert::Infallible, net::SocketAddr};
+
+use errand_shared::storage::SharedStore;
+use http_body_util::Full;
+use hyper::{
+    Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+
+/// The address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("[worker] listen: cannot listen on {address}")]
+pub struct HealthError {
+    address: SocketAddr,
+    source: std::io::Error,
+}
+
+/// Answers probes of a worker process.
+#[derive(Debug)]
+pub struct HealthListener(TcpListener);
+
+impl HealthListener {
+    /// Takes the address.
+    pub async fn bind(address: SocketAddr) -> Result<Self, HealthError> {
+        let listener = TcpListener::bind(address).await;
+        listener.map(Self).map_err(|source| HealthError { address, source })
+    }
+
+    /// Answers until it is dropped.
+    pub async fn serve(self, store: SharedStore) {
+        loop {
+            let Ok((stream, _)) = self.0.accept().await else { continue };
+            let store = SharedStore::clone(&store);
+            tokio::spawn(async move {
+                let service = service_fn(|request| {
+                    let store = SharedStore::clone(&store);
+                    async move { Ok::<_, Infallible>(answer(&request, &store).await) }
+                });
+                // A client that breaks off is its own matter.
+                let _ = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
+            });
+        }
+    }
+}
+
+async fn answer(request: &Request<Incoming>, store: &SharedStore) -> Response<Full<Bytes>> {
+    let (status, text) = match request.uri().path() {
+        "/livez" => (StatusCode::OK, "alive\n"),
+        "/readyz" if store.ping().await.is_ok() => (StatusCode::OK, "ready\n"),
+        "/readyz" => (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer\n"),
+        _ => (StatusCode::NOT_FOUND, "not found\n"),
+    };
+    let mut response = Response::new(Full::from(text));
+    *response.status_mut() = status;
+    response
+}

@@ -1,0 +1,122 @@
+//! The leases a worker holds: renewed in one statement while jobs run, given up when they end.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use errand_shared::storage::{Lease, SharedStore};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// All leases of this worker.
+#[derive(Debug, Clone)]
+pub(crate) struct Leases {
+    store: SharedStore,
+    held: Arc<Mutex<HashMap<Uuid, Held>>>,
+}
+
+#[derive(Debug, Clone)]
+struct Held {
+    lease_id: i64,
+    lost: CancellationToken,
+}
+
+/// A lease in the hands of one job's task.
+///
+/// Dropped before [`HeldLease::settle`] (the task panicked or was aborted) it is given back as an
+/// interruption.
+#[derive(Debug)]
+pub(crate) struct HeldLease {
+    lease: Lease,
+    lost: CancellationToken,
+    leases: Leases,
+    settled: bool,
+}
+
+impl Leases {
+    pub(crate) fn new(store: SharedStore) -> Self {
+        Self { store, held: Arc::default() }
+    }
+
+    /// From now on the lease is renewed.
+    pub(crate) fn hold(&self, lease: Lease) -> HeldLease {
+        let held = Held { lease_id: lease.lease_id, lost: CancellationToken::new() };
+        let lost = held.lost.clone();
+        self.lock().insert(lease.job_id, held);
+        HeldLease { lease, lost, leases: self.clone(), settled: false }
+    }
+
+    /// Renews until it is dropped, three times per lease, so that two may fail.
+    pub(crate) async fn keep(&self, worker: Uuid, length: Duration) {
+        let mut ticks = tokio::time::interval(length / 3);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let held = self.lock().clone();
+            if held.is_empty() {
+                continue;
+            }
+            let jobs: Vec<Uuid> = held.keys().copied().collect();
+            match self.store.renew(worker, &jobs, length).await {
+                Ok(renewed) => {
+                    let renewed: HashMap<Uuid, i64> =
+                        renewed.iter().map(|lease| (lease.job_id, lease.lease_id)).collect();
+                    for (job_id, held) in held {
+                        if renewed.get(&job_id) != Some(&held.lease_id) {
+                            held.lost.cancel();
+                        }
+                    }
+                }
+                Err(error) => tracing::warn!("leases were not renewed: {error}"),
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Held>> {
+        self.held.lock().expect("nothing panics while it holds the map")
+    }
+
+    /// Unless the job was claimed anew meanwhile: then the entry belongs to the new lease.
+    fn forget(&self, lease: &Lease) {
+        let mut held = self.lock();
+        if held.get(&lease.job_id).is_some_and(|held| held.lease_id == lease.lease_id) {
+            held.remove(&lease.job_id);
+        }
+    }
+}
+
+impl HeldLease {
+    pub(crate) fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// Returns when a renewal found that the lease is somebody else's.
+    pub(crate) async fn lost(&self) {
+        self.lost.cancelled().await;
+    }
+
+    /// What became of the job is recorded, or is somebody else's to record.
+    pub(crate) fn settle(mut self) {
+        self.settled = true;
+    }
+}
+
+impl Drop for HeldLease {
+    fn drop(&mut self) {
+        self.leases.forget(&self.lease);
+        if self.settled {
+            return;
+        }
+        let (store, lease) = (Arc::clone(&self.leases.store), self.lease.clone());
+        // Lost if the runtime is going down: then the lease runs out by itself.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                if let Err(error) = store.interrupt(&lease).await {
+                    tracing::warn!(job.id = %lease.job_id, "a job was not given back: {error}");
+                }
+            });
+        }
+    }
+}
