@@ -1,0 +1,97 @@
+use std::{fs, path::Path};
+
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, DecodingKey};
+use serde_json::Value;
+
+use super::entra_error::EntraError;
+use crate::{error::StartError, jwt::Jwt};
+
+/// How far the clocks of client and tenant may be apart.
+const SKEW_SECONDS: i64 = 10;
+
+/// The certificate registered for the client.
+pub(crate) struct ClientCertificate {
+    public_key: DecodingKey,
+    sha1: String,
+    sha256: String,
+}
+
+impl ClientCertificate {
+    pub(crate) fn read(path: &Path) -> Result<Self, StartError> {
+        let text = fs::read(path).map_err(|source| StartError::File {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(&text).ok_or_else(|| StartError::Content {
+            path: path.to_owned(),
+            expected: "a PEM certificate with an RSA key",
+        })
+    }
+
+    fn parse(text: &[u8]) -> Option<Self> {
+        let certificate = pem::parse(text)
+            .ok()
+            .filter(|pem| pem.tag() == "CERTIFICATE")?;
+        let der = certificate.contents();
+        Some(Self {
+            public_key: DecodingKey::from_rsa_pem(pem::encode(&certificate).as_bytes()).ok()?,
+            sha1: BASE64_URL_SAFE_NO_PAD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, der)),
+            sha256: BASE64_URL_SAFE_NO_PAD.encode(digest(&SHA256, der)),
+        })
+    }
+
+    /// Whether the header names this certificate. MSAL Python leaves the padding on.
+    fn is_named_by(&self, header: &Value) -> bool {
+        let is = |name: &str, thumbprint: &str| {
+            header[name]
+                .as_str()
+                .is_some_and(|value| value.trim_end_matches('=') == thumbprint)
+        };
+        is("x5t#S256", &self.sha256) || is("x5t", &self.sha1)
+    }
+}
+
+/// Checks a client assertion (RFC 7523 section 3) by `client_id` for one of `audiences`.
+pub(crate) fn verify(
+    assertion: &str,
+    certificate: Option<&ClientCertificate>,
+    client_id: &str,
+    audiences: &[String],
+    now: i64,
+) -> Result<(), EntraError> {
+    let assertion = Jwt::parse(assertion).ok_or(50027)?;
+    let algorithm = match assertion.header["alg"].as_str() {
+        Some("PS256") => Algorithm::PS256,
+        Some("RS256") => Algorithm::RS256,
+        _ => {
+            return Err(EntraError::about(
+                50027,
+                "Client assertions are signed PS256 or RS256.",
+            ));
+        }
+    };
+    let is_signed = certificate.is_some_and(|certificate| {
+        certificate.is_named_by(&assertion.header)
+            && assertion.is_signed_by(&certificate.public_key, algorithm)
+    });
+    if !is_signed {
+        return Err(700_027.into());
+    }
+    if assertion.text("iss") != client_id || assertion.text("sub") != client_id {
+        return Err(700_021.into());
+    }
+    if !audiences
+        .iter()
+        .any(|audience| audience == assertion.text("aud"))
+    {
+        return Err(700_023.into());
+    }
+    let begins = assertion.time("nbf").unwrap_or(now);
+    let ends = assertion.time("exp").unwrap_or(i64::MIN);
+    if begins > now + SKEW_SECONDS || ends < now - SKEW_SECONDS {
+        return Err(700_024.into());
+    }
+    Ok(())
+}
