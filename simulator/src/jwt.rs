@@ -33,10 +33,20 @@ impl<'a> Jwt<'a> {
         self.claims[claim].as_str().unwrap_or_default()
     }
 
-    /// A claim in seconds since 1970. MSAL.NET writes these as strings in client assertions.
-    pub(crate) fn time(&self, claim: &str) -> Option<i64> {
+    /// A claim in whole seconds since 1970. MSAL Python writes these with a fraction in client
+    /// assertions, which RFC 7519 section 2 allows; MSAL.NET writes them as strings.
+    fn time(&self, claim: &str) -> Option<i64> {
         let value = &self.claims[claim];
-        value.as_i64().or_else(|| value.as_str()?.parse().ok())
+        let text = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
+        text.split('.').next()?.parse().ok()
+    }
+
+    /// Whether `now` lies between `nbf`, if there is one, and `exp`, give or take `skew_seconds`.
+    pub(crate) fn is_in_time(&self, now: i64, skew_seconds: i64) -> bool {
+        let has_begun = self.time("nbf").is_none_or(|nbf| nbf <= now + skew_seconds);
+        has_begun && self.time("exp").is_some_and(|exp| exp > now - skew_seconds)
     }
 }
 
@@ -61,4 +71,32 @@ fn segment(value: &Value) -> String {
 fn object(segment: &str) -> Option<Value> {
     let bytes = BASE64_URL_SAFE_NO_PAD.decode(segment).ok()?;
     serde_json::from_slice(&bytes).ok().filter(Value::is_object)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn is_in_time(claims: &Value) -> bool {
+        let token = sign(&json!({}), claims, None);
+        Jwt::parse(&token).unwrap().is_in_time(1000, 10)
+    }
+
+    #[test]
+    fn times_are_numbers_with_or_without_a_fraction_or_strings() {
+        for exp in [json!(1001), json!(1001.5), json!("1001")] {
+            assert!(is_in_time(&json!({ "exp": exp })), "{exp}");
+        }
+        assert!(!is_in_time(&json!({})));
+    }
+
+    #[test]
+    fn clocks_may_differ_by_the_skew_only() {
+        assert!(is_in_time(&json!({ "nbf": 1010, "exp": 2000 })));
+        assert!(!is_in_time(&json!({ "nbf": 1011, "exp": 2000 })));
+        assert!(is_in_time(&json!({ "exp": 991 })));
+        assert!(!is_in_time(&json!({ "exp": 990 })));
+    }
 }

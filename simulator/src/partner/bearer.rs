@@ -34,10 +34,7 @@ pub(crate) fn verify(
     if token.text("aud") != api.identifier_uri {
         return Err(invalid("audience"));
     }
-    if token
-        .time("exp")
-        .is_none_or(|exp| exp <= tenant.clock.now())
-    {
+    if !token.is_in_time(tenant.clock.now(), 0) {
         return Err(invalid("expired"));
     }
     if !token

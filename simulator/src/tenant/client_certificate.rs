@@ -88,9 +88,7 @@ pub(crate) fn verify(
     {
         return Err(700_023.into());
     }
-    let begins = assertion.time("nbf").unwrap_or(now);
-    let ends = assertion.time("exp").unwrap_or(i64::MIN);
-    if begins > now + SKEW_SECONDS || ends < now - SKEW_SECONDS {
+    if !assertion.is_in_time(now, SKEW_SECONDS) {
         return Err(700_024.into());
     }
     Ok(())

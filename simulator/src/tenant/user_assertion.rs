@@ -25,10 +25,7 @@ pub(crate) fn verify(
     if !audience.eq_ignore_ascii_case(client_id) && audience != format!("api://{client_id}") {
         return Err(500_131.into());
     }
-    let now = tenant.clock.now();
-    if token.time("exp").is_none_or(|exp| exp <= now)
-        || token.time("nbf").is_some_and(|nbf| nbf > now)
-    {
+    if !token.is_in_time(tenant.clock.now(), 0) {
         return Err(500_133.into());
     }
     if token.text("scp").is_empty() {
