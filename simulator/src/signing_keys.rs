@@ -105,6 +105,11 @@ impl SigningKey {
         &self.pem
     }
 
+    #[cfg(test)]
+    pub(crate) fn public_key(&self) -> &DecodingKey {
+        &self.public
+    }
+
     pub(crate) fn header(&self) -> Value {
         json!({ "typ": "JWT", "alg": "RS256", "kid": self.id })
     }

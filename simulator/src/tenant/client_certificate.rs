@@ -93,3 +93,71 @@ pub(crate) fn verify(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::signing_keys::SigningKey;
+
+    #[test]
+    fn thumbprints_are_those_of_openssl() {
+        // Made with: openssl req -x509 -newkey rsa:2048 -nodes -keyout client.key -out certificate.pem
+        let pem = include_bytes!("fixtures/certificate.pem");
+        let certificate = ClientCertificate::parse(pem).unwrap();
+        assert_eq!(certificate.sha1, "N53W6l2OPbl9a7oTbv14yti08Rs");
+        assert_eq!(
+            certificate.sha256,
+            "TliAjzQeKK0KJItZJ4e4hiXAUuCKDh75-ew7Sg2rJGk"
+        );
+    }
+
+    /// An assertion that is good but for what `header` and `claims` replace.
+    fn verified(header: &Value, claims: &Value) -> Result<(), u32> {
+        let key = SigningKey::generate();
+        let certificate = ClientCertificate {
+            public_key: key.public_key().clone(),
+            sha1: "c2hhMQ".to_owned(),
+            sha256: "c2hhMjU2".to_owned(),
+        };
+        let mut all = json!({ "iss": "c", "sub": "c", "aud": "t", "nbf": 1000, "exp": 1600 });
+        for (name, value) in claims.as_object().unwrap() {
+            all[name] = value.clone();
+        }
+        let assertion = key.sign(header, &all);
+        verify(&assertion, Some(&certificate), "c", &["t".to_owned()], 1000)
+            .map_err(|error| error.code)
+    }
+
+    #[test]
+    fn both_algorithms_and_both_thumbprints_are_taken_padded_or_not() {
+        for header in [
+            json!({ "alg": "PS256", "x5t#S256": "c2hhMjU2" }),
+            json!({ "alg": "RS256", "x5t#S256": "c2hhMjU2" }),
+            json!({ "alg": "RS256", "x5t": "c2hhMQ==" }),
+        ] {
+            assert_eq!(verified(&header, &json!({})), Ok(()), "{header}");
+        }
+    }
+
+    #[test]
+    fn a_bad_assertion_is_refused_with_its_number() {
+        let header = json!({ "alg": "PS256", "x5t#S256": "c2hhMjU2" });
+        assert_eq!(
+            verified(&json!({ "alg": "PS256", "x5t#S256": "other" }), &json!({})),
+            Err(700_027)
+        );
+        assert_eq!(
+            verified(
+                &json!({ "alg": "none", "x5t#S256": "c2hhMjU2" }),
+                &json!({})
+            ),
+            Err(50027)
+        );
+        assert_eq!(verified(&header, &json!({ "iss": "d" })), Err(700_021));
+        assert_eq!(verified(&header, &json!({ "aud": "u" })), Err(700_023));
+        assert_eq!(verified(&header, &json!({ "exp": 990 })), Err(700_024));
+        assert_eq!(verified(&header, &json!({ "nbf": 1011 })), Err(700_024));
+    }
+}

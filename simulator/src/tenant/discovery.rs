@@ -1,14 +1,11 @@
 use std::sync::Arc;
 
-use axum::{
-    extract::{Path, State},
-    http::StatusCode,
-};
+use axum::extract::{Path, State};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{Tenant, entra_error::EntraError};
-use crate::{answer::HttpAnswer, user::random_id};
+use crate::{answer::HttpAnswer, signing_keys::SigningKey, user::random_id};
 
 /// The literal that stands for any tenant in the issuer of the shared endpoints.
 const ANY_TENANT: &str = "{tenantid}";
@@ -76,7 +73,7 @@ fn keys(tenant: &Tenant, name: &str, complete: impl Fn(&mut Value)) -> HttpAnswe
     if tenant_of(name).is_none() {
         return unknown(tenant);
     }
-    let entry = |key: &crate::signing_keys::SigningKey| {
+    let entry = |key: &SigningKey| {
         let mut entry = key.entry();
         complete(&mut entry);
         entry
@@ -94,9 +91,5 @@ fn tenant_of(name: &str) -> Option<&str> {
 }
 
 fn unknown(tenant: &Tenant) -> HttpAnswer {
-    let answer = EntraError::from(90002).answer(tenant.clock.now(), &random_id());
-    HttpAnswer {
-        status: StatusCode::BAD_REQUEST.as_u16(),
-        ..answer
-    }
+    EntraError::from(90002).answer(tenant.clock.now(), &random_id())
 }
