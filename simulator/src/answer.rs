@@ -2,6 +2,7 @@ use std::{convert::Infallible, time::Duration};
 
 use axum::{
     Json,
+    body::Body,
     http::StatusCode,
     response::{AppendHeaders, IntoResponse, Response},
 };
@@ -65,7 +66,8 @@ impl IntoResponse for HttpAnswer {
     fn into_response(self) -> Response {
         // A script may ask for a status that HTTP does not have.
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        (status, AppendHeaders(self.headers), self.body).into_response()
+        // A bare body: a string would bring a `content-type` of its own.
+        (status, AppendHeaders(self.headers), Body::from(self.body)).into_response()
     }
 }
 
@@ -161,5 +163,16 @@ mod tests {
         let changes = Reply::Changed(json!({ "expires_in": "3599", "scope": null }));
         let answer = changes.in_place_of(Some(usual)).unwrap();
         assert_eq!(answer.body, r#"{"expires_in":"3599"}"#);
+    }
+
+    #[test]
+    fn an_answer_has_the_headers_it_says_and_no_others() {
+        let response = HttpAnswer::json(200, &json!({})).into_response();
+        let values = response
+            .headers()
+            .get_all("content-type")
+            .iter()
+            .collect::<Vec<_>>();
+        assert_eq!(values, ["application/json; charset=utf-8"]);
     }
 }
