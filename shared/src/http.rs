@@ -1,6 +1,10 @@
-//! The one way to build an HTTP client.
+//! The one way to build an HTTP client, and what all answers may say.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderMap, header::RETRY_AFTER};
+
+use crate::time::Timestamp;
 
 /// What Errand calls itself towards identity providers and downstream APIs.
 pub const USER_AGENT: &str = concat!("errand/", env!("CARGO_PKG_VERSION"));
@@ -19,4 +23,48 @@ pub fn client(timeout: Duration) -> reqwest::Client {
         .timeout(timeout)
         .build()
         .expect("a client without files or proxies has nothing to fail on")
+}
+
+/// `Retry-After` is obeyed within these bounds: longer is a mistake or a lock-out (MSAL: 3600 s).
+const RETRY_AFTER_BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3600));
+
+/// Returns how long the answer asks to wait, from one second to one hour; none if it does not ask.
+///
+/// Seconds or a date, RFC 9110 10.2.3.
+pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let length = if let Ok(seconds) = value.parse() {
+        Duration::from_secs(seconds)
+    } else {
+        let date = httpdate::parse_http_date(value).ok()?;
+        date.duration_since(SystemTime::from(now.as_datetime())).unwrap_or_default()
+    };
+    Some(length.clamp(RETRY_AFTER_BOUNDS.0, RETRY_AFTER_BOUNDS.1))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date_within_bounds() {
+        let now = Timestamp::from_seconds(1_445_412_470).unwrap();
+        for (value, expected) in [
+            ("30", Some(30)),
+            (" 30 ", Some(30)),
+            ("0", Some(1)),
+            ("86400", Some(3600)),
+            ("Wed, 21 Oct 2015 07:28:00 GMT", Some(10)),
+            ("Wed, 21 Oct 2015 07:00:00 GMT", Some(1)),
+            ("soon", None),
+            ("-5", None),
+        ] {
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(value))]);
+            let expected = expected.map(Duration::from_secs);
+            assert_eq!(retry_after(&headers, now), expected, "{value}");
+        }
+        assert_eq!(retry_after(&HeaderMap::new(), now), None);
+    }
 }

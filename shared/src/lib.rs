@@ -17,5 +17,8 @@ pub mod config;
 pub mod http;
 pub mod identity;
 pub mod jobs;
+pub mod sessions;
 pub mod storage;
+pub mod telemetry;
 pub mod time;
+pub mod workflow;

@@ -11,11 +11,13 @@ mod health;
 mod leases;
 mod retry_delay;
 mod runner;
+mod state;
+mod suspension;
 
 use std::sync::Arc;
 
 use errand_shared::{
-    config::{Config, DownstreamApis, Limits, WorkerConfig},
+    config::{Config, DownstreamApis, IdentityConfig, Limits, WorkerConfig},
     http,
     sessions::Sessions,
     storage::SharedStore,
@@ -41,6 +43,7 @@ struct Context {
     id: Uuid,
     store: SharedStore,
     sessions: Arc<Sessions>,
+    identity: IdentityConfig,
     downstream_apis: DownstreamApis,
     limits: Limits,
     http: reqwest::Client,
@@ -58,6 +61,7 @@ impl Worker {
             sessions: Sessions::new(&config.identity, Arc::clone(&store), clock),
             leases: Leases::new(Arc::clone(&store)),
             store,
+            identity: config.identity.clone(),
             downstream_apis: config.downstream_apis.clone(),
             limits: config.limits.clone(),
             http: http::client(slowest.unwrap_or_default()),

@@ -17,7 +17,7 @@ mod queue;
 mod sqlite;
 mod submissions;
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use secrecy::ExposeSecret;
@@ -102,19 +102,4 @@ pub enum StoreError {
     /// The database is not reachable or did not do it. Try again.
     #[error("the database did not answer")]
     Database(#[from] sqlx::Error),
-}
-
-/// Prints an error with its sources on one line; for logs.
-pub(crate) struct Chain<'a>(pub(crate) &'a dyn std::error::Error);
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(error) = source {
-            write!(formatter, ": {error}")?;
-            source = error.source();
-        }
-        Ok(())
-    }
 }

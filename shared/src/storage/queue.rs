@@ -47,6 +47,9 @@ pub trait Queue: fmt::Debug + Send + Sync {
     /// Gives back one job whose worker task ended without a record, and counts the interruption.
     async fn interrupt(&self, lease: &Lease) -> Result<(), StoreError>;
 
+    /// Gives back one job as it is, to be looked at again after `length`: only an operator can help.
+    async fn hold(&self, lease: &Lease, length: Duration) -> Result<(), StoreError>;
+
     /// Writes what a step came to.
     ///
     /// # Errors

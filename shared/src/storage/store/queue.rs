@@ -11,6 +11,8 @@ use super::{
 use crate::{
     identity::Principal,
     jobs::JobStatus,
+    telemetry::Chain,
+    time::Timestamp,
     storage::{ClaimedJob, Lease, Next, Queue, Record, Renewed, StoreError},
 };
 
@@ -34,7 +36,11 @@ impl Queue for Database {
             match self.read_claimed(lease.clone(), &row) {
                 Ok(job) => claimed.push(job),
                 // One bad row must not keep the others from running.
-                Err(error) => self.set_aside(&lease, &error).await?,
+                Err(error) => {
+                    let error = Chain(&error);
+                    tracing::error!(job.id = %lease.job_id, "a job cannot be read and is held: {error}");
+                    self.hold(&lease, UNREADABLE_PAUSE).await?;
+                }
             }
         }
         Ok(claimed)
@@ -48,8 +54,8 @@ impl Queue for Database {
         ))
         .fetch_one(&self.reader)
         .await?;
-        let due_at: Option<crate::time::Timestamp> = row.try_get("due_at")?;
-        let now: crate::time::Timestamp = row.try_get("now")?;
+        let due_at: Option<Timestamp> = row.try_get("due_at")?;
+        let now: Timestamp = row.try_get("now")?;
         Ok(due_at.map(|due_at| due_at.since(now)))
     }
 
@@ -119,6 +125,23 @@ impl Queue for Database {
         ))
         .bind(lease.job_id)
         .bind(lease.lease_id)
+        .execute(&self.writer)
+        .await?;
+        Ok(())
+    }
+
+    async fn hold(&self, lease: &Lease, length: Duration) -> Result<(), StoreError> {
+        sqlx::query(concat!(
+            "update jobs set status = 'waiting', lease_until = null, worker_id = null,
+                    revision = revision + 1, due_at = ",
+            after!("$3"),
+            ", updated_at = ",
+            now!(),
+            " where id = $1 and lease_id = $2 and status = 'running'"
+        ))
+        .bind(lease.job_id)
+        .bind(lease.lease_id)
+        .bind(micros(length))
         .execute(&self.writer)
         .await?;
         Ok(())
@@ -230,34 +253,10 @@ impl Database {
             lease,
         })
     }
-
-    /// Holds a job that cannot be read until an operator has put the key ring right.
-    async fn set_aside(&self, lease: &Lease, error: &StoreError) -> Result<(), StoreError> {
-        tracing::error!(
-            job.id = %lease.job_id,
-            "job set aside for {} s: {}",
-            SET_ASIDE.as_secs(),
-            crate::storage::Chain(error)
-        );
-        sqlx::query(concat!(
-            "update jobs set status = 'waiting', lease_until = null, worker_id = null,
-                    revision = revision + 1, due_at = ",
-            after!("$3"),
-            ", updated_at = ",
-            now!(),
-            " where id = $1 and lease_id = $2 and status = 'running'"
-        ))
-        .bind(lease.job_id)
-        .bind(lease.lease_id)
-        .bind(micros(SET_ASIDE))
-        .execute(&self.writer)
-        .await?;
-        Ok(())
-    }
 }
 
 /// Long enough not to fill the log, short enough that a mended key ring shows soon.
-const SET_ASIDE: Duration = Duration::from_secs(60);
+const UNREADABLE_PAUSE: Duration = Duration::from_secs(60);
 
 fn read_lease(row: &<Db as sqlx::Database>::Row) -> Result<Lease, StoreError> {
     Ok(Lease {

@@ -1,0 +1,93 @@
+//! Logs, and the trace that a job carries from its submission to its calls.
+
+use std::fmt;
+
+use aws_lc_rs::rand;
+use tracing_subscriber::EnvFilter;
+
+/// Sends logs to stderr, as text for people. `RUST_LOG` chooses; default: `info`, `warn` for libraries.
+///
+/// Standard output belongs to results.
+pub fn init() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
+        EnvFilter::new("warn,errand=info,errand_api=info,errand_shared=info,errand_worker=info")
+    });
+    // A second call, in a test, keeps the first one's choice.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .try_init();
+}
+
+/// Prints an error with its sources on one line.
+#[derive(Debug)]
+pub struct Chain<'a>(pub &'a dyn std::error::Error);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(formatter, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// Returns the `traceparent` of a new span: in the trace of `parent` if that is one, otherwise in a
+/// trace of its own.
+///
+/// Source: W3C Trace Context, 3.2.
+pub fn child_traceparent(parent: Option<&str>) -> String {
+    let trace_id = parent.and_then(trace_id).map_or_else(random_hex::<16>, str::to_owned);
+    format!("00-{trace_id}-{}-01", random_hex::<8>())
+}
+
+fn trace_id(traceparent: &str) -> Option<&str> {
+    let mut parts = traceparent.split('-');
+    let (version, trace_id, parent_id) = (parts.next()?, parts.next()?, parts.next()?);
+    let hex = |text: &str, length| {
+        text.len() == length
+            && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+            && text.bytes().any(|byte| byte != b'0')
+    };
+    let known = version.len() == 2 && version != "ff" && parts.next().is_some();
+    (known && hex(trace_id, 32) && hex(parent_id, 16)).then_some(trace_id)
+}
+
+fn random_hex<const BYTES: usize>() -> String {
+    let mut random = [0; BYTES];
+    rand::fill(&mut random).expect("the operating system gives random bytes");
+    random.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_stays_in_its_parents_trace() {
+        let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let child = child_traceparent(Some(parent));
+        assert!(child.starts_with("00-0af7651916cd43dd8448eb211c80319c-") && child.len() == 55);
+        assert_ne!(child, parent);
+        assert_ne!(child, child_traceparent(Some(&child)));
+    }
+
+    #[test]
+    fn what_is_no_traceparent_begins_a_trace_of_its_own() {
+        for parent in [
+            "",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
+            "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c\r\n-b7ad6b7169203331-01",
+        ] {
+            let child = child_traceparent(Some(parent));
+            assert!(child.len() == 55 && !child.contains("0af7651916cd"), "{parent:?}: {child}");
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! The heart: what happens to one job between its claim and the record that ends the lease.
+//!
+//! Step ▸ record ▸ act. The interpreter says what the workflow wants; that is recorded, fenced by
+//! the lease, and only then done. So a call's id, and with it its `Idempotency-Key`, is the same
+//! after a crash, and a job that waits is nothing but a row.
+
+use std::time::Duration;
+
+use errand_shared::{
+    config::DownstreamApi,
+    identity::{AccessToken, LastResort},
+    sessions::AcquireError,
+    storage::{ClaimedJob, Next, Record, StoreError},
+    telemetry::{Chain, child_traceparent},
+    time::Timestamp,
+    workflow::{Call, Outcome, Reply, Response, Workflow, WorkflowError, check, step},
+};
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use crate::{
+    Context,
+    claims::Claimed,
+    downstream::{self, Sent, Transient},
+    retry_delay::retry_delay,
+    state::State,
+    suspension::suspension,
+};
+
+/// Throttles of one call before it counts as failed: patience, but not for ever.
+const MAX_THROTTLES: u32 = 1_000;
+
+/// How long a job is held that only an operator can help, before it is tried again.
+const OPERATOR_PAUSE: Duration = Duration::from_secs(60);
+
+/// Bounds of the delay while there is no token to be had.
+const TOKEN_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+
+/// How often an answer of the identity provider that makes no sense is asked for again.
+const DOUBTFUL_ANSWERS: u32 = 3;
+
+/// Brings a claimed job to its next record that ends the lease: done, waiting or suspended.
+///
+/// Never fails: what goes wrong is recorded, or left to whoever claims the job next.
+pub(crate) async fn advance_job(context: &Context, claimed: Claimed) {
+    let Claimed { job, lease, .. } = &claimed;
+    let span = tracing::info_span!(
+        "worker.job.advance",
+        job.id = %job.lease.job_id,
+        job.lease = job.lease.lease_id
+    );
+    let advanced = async {
+        tokio::select! {
+            advanced = Advance::new(context, job).run() => advanced,
+            () = lease.lost() => Err(StoreError::LeaseLost),
+        }
+    };
+    let advanced = advanced.instrument(span.clone()).await;
+    let _entered = span.enter();
+    match advanced {
+        Ok(()) => claimed.lease.settle(),
+        Err(StoreError::LeaseLost) => {
+            tracing::warn!("the lease was lost: another worker has the job");
+            claimed.lease.settle();
+        }
+        // The lease is dropped unsettled, and with it the job is given back.
+        Err(error) => tracing::warn!("the job could not be recorded: {}", Chain(&error)),
+    }
+}
+
+/// One job on its way.
+struct Advance<'a> {
+    context: &'a Context,
+    job: &'a ClaimedJob,
+    claimed: Instant,
+}
+
+/// What a call came to.
+enum Performed {
+    /// The workflow goes on with this.
+    Replied(Result<Response, WorkflowError>),
+    /// The job goes on another time.
+    Postponed(Next),
+}
+
+impl<'a> Advance<'a> {
+    fn new(context: &'a Context, job: &'a ClaimedJob) -> Self {
+        Self { context, job, claimed: Instant::now() }
+    }
+
+    /// The time by the database's clock: a machine whose own is wrong wakes no job early or late.
+    fn now(&self) -> Timestamp {
+        self.job.claimed_at + self.claimed.elapsed()
+    }
+
+    async fn run(&self) -> Result<(), StoreError> {
+        let Context { limits, downstream_apis, .. } = self.context;
+        let workflow = match check(&self.job.definition, limits, Some(downstream_apis)) {
+            Ok(workflow) => workflow,
+            Err(problems) => {
+                let problem = problems.first().map_or("", |problem| problem.detail.as_str());
+                return self.hold(&format!("its document no longer passes: {problem}")).await;
+            }
+        };
+        let mut state = match State::read(self.job) {
+            Ok(state) => state,
+            Err(error) => return self.hold(&Chain(&error).to_string()).await,
+        };
+        let mut reply = None;
+        loop {
+            let now = self.now();
+            let outcome = if now < self.job.deadline_at {
+                step(&workflow, limits, &mut state.checkpoint, reply.take(), now)
+            } else {
+                Outcome::Faulted(WorkflowError::timeout("the job's deadline is over"))
+            };
+            let next = match outcome {
+                Outcome::Completed(output) => Next::Complete(output),
+                Outcome::Faulted(error) => Next::Fault(error.into()),
+                // A long step that let others run: nothing to wait for.
+                Outcome::Wait { until } if until <= now => {
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+                Outcome::Wait { until } => Next::Wait { due_at: until },
+                Outcome::Call(call) => {
+                    state.turn_to(&call);
+                    match self.perform(&workflow, &mut state, &call).await? {
+                        Performed::Replied(result) => {
+                            reply = Some(Reply { call: call.id, result });
+                            continue;
+                        }
+                        Performed::Postponed(next) => next,
+                    }
+                }
+            };
+            return self.record(&workflow, &state, next).await;
+        }
+    }
+
+    /// Sends the call the workflow wants, if there is a token for it.
+    async fn perform(
+        &self,
+        workflow: &Workflow,
+        state: &mut State,
+        call: &Call,
+    ) -> Result<Performed, StoreError> {
+        let Some(api) = self.context.downstream_apis.get(&call.api) else {
+            return Ok(self.wait_for_operator(&format!("`{}` is not configured", call.api)));
+        };
+        if state.call.was_interrupted() && !downstream::may_be_repeated(call, api) {
+            return Ok(Performed::Replied(Err(WorkflowError::outcome_unknown())));
+        }
+        if self.context.stopping.is_cancelled() {
+            return Ok(Performed::Postponed(Next::Wait { due_at: self.now() }));
+        }
+        let token = match self.acquire_token(api, None).await {
+            Ok(token) => token,
+            Err(error) => return self.without_token(state, call, api, error),
+        };
+        state.call.begin();
+        self.record(workflow, state, Next::Continue).await?;
+        let mut sent = self.send(call, api, &token).await;
+        if let Some(Sent::Unauthorized(_)) = sent {
+            // Refused before it was processed: once more with another token, whatever the method.
+            match self.acquire_token(api, Some(token)).await {
+                Ok(token) => sent = self.send(call, api, &token).await,
+                Err(error) => {
+                    state.call.undo();
+                    return self.without_token(state, call, api, error);
+                }
+            }
+        }
+        Ok(match sent {
+            None => Performed::Postponed(Next::Fault(
+                WorkflowError::timeout("the job's deadline was over before the API answered")
+                    .into(),
+            )),
+            Some(Sent::Final(result)) => Performed::Replied(result),
+            Some(Sent::Unauthorized(response)) => Performed::Replied(Ok(response)),
+            Some(Sent::Transient(transient)) => self.try_again(state, call, api, transient),
+        })
+    }
+
+    async fn acquire_token(
+        &self,
+        api: &DownstreamApi,
+        rejected: Option<AccessToken>,
+    ) -> Result<AccessToken, AcquireError> {
+        // A document that names an API was given a session at submission.
+        let session_id = self.job.session_id.ok_or(AcquireError::Permanent)?;
+        let owner = &self.job.lease.owner;
+        self.context.sessions.acquire_token(session_id, owner, api, rejected).await
+    }
+
+    /// None if the deadline came first.
+    async fn send(&self, call: &Call, api: &DownstreamApi, token: &AccessToken) -> Option<Sent> {
+        let key = format!("{}.{}", self.job.lease.job_id, call.id);
+        let traceparent = child_traceparent(Some(&self.job.traceparent));
+        let now = self.now();
+        let sending =
+            downstream::send(&self.context.http, api, call, token, &key, &traceparent, now);
+        tokio::time::timeout(self.job.deadline_at.since(now), sending).await.ok()
+    }
+
+    /// Postpones the call after a failure that may pass, or lets the workflow have it.
+    fn try_again(
+        &self,
+        state: &mut State,
+        call: &Call,
+        api: &DownstreamApi,
+        transient: Transient,
+    ) -> Performed {
+        if transient.maybe_processed && !downstream::may_be_repeated(call, api) {
+            return Performed::Replied(Err(WorkflowError::outcome_unknown()));
+        }
+        let (failures, most) = if transient.throttled {
+            state.call.throttle();
+            (state.call.throttles, MAX_THROTTLES)
+        } else {
+            state.call.fail();
+            (state.call.attempts, api.retry.max_attempts)
+        };
+        if failures >= most {
+            return Performed::Replied(transient.last);
+        }
+        let delay = retry_delay(api.retry.initial, api.retry.max, failures)
+            .max(transient.retry_after.unwrap_or_default());
+        tracing::info!(task.reference = call.task, failures, ?delay, "a call is sent again later");
+        Performed::Postponed(Next::Wait { due_at: self.now() + delay })
+    }
+
+    /// Draws the consequence of having no token: none of them burns an attempt.
+    fn without_token(
+        &self,
+        state: &mut State,
+        call: &Call,
+        api: &DownstreamApi,
+        error: AcquireError,
+    ) -> Result<Performed, StoreError> {
+        let mut wait = |at_least: Duration| {
+            state.call.token_failures += 1;
+            let delay = retry_delay(TOKEN_PAUSE.0, TOKEN_PAUSE.1, state.call.token_failures);
+            Performed::Postponed(Next::Wait { due_at: self.now() + delay.max(at_least) })
+        };
+        let permanent = || {
+            let error = WorkflowError::authentication("the identity provider issues no token");
+            Performed::Replied(Err(error))
+        };
+        Ok(match error {
+            AcquireError::Suspend { reason, claims, session_version } => {
+                tracing::info!(reason = reason.as_str(), "suspended until the user returns");
+                let tenant = &self.job.lease.owner.tenant;
+                let identity = &self.context.identity;
+                let suspension = suspension(reason, claims, identity, tenant, &call.api, api);
+                Performed::Postponed(Next::Suspend { suspension, session_version })
+            }
+            AcquireError::Unavailable { after } => wait(after.unwrap_or_default()),
+            AcquireError::Doubtful { .. } if state.call.token_failures < DOUBTFUL_ANSWERS => {
+                wait(OPERATOR_PAUSE)
+            }
+            AcquireError::Operator | AcquireError::Doubtful { then: LastResort::Operator } => {
+                self.wait_for_operator(&error.to_string())
+            }
+            AcquireError::Permanent | AcquireError::Doubtful { then: LastResort::Permanent } => {
+                permanent()
+            }
+            AcquireError::Store(StoreError::Undecryptable { .. }) => {
+                self.wait_for_operator(&Chain(&error).to_string())
+            }
+            AcquireError::Store(error) => return Err(error),
+        })
+    }
+
+    fn wait_for_operator(&self, why: &str) -> Performed {
+        tracing::error!("the job waits for the operator: {why}");
+        Performed::Postponed(Next::Wait { due_at: self.now() + OPERATOR_PAUSE })
+    }
+
+    /// Gives the job back unchanged: it cannot even be read.
+    async fn hold(&self, why: &str) -> Result<(), StoreError> {
+        tracing::error!("the job waits for the operator: {why}");
+        self.context.store.hold(&self.job.lease, OPERATOR_PAUSE).await
+    }
+
+    async fn record(
+        &self,
+        workflow: &Workflow,
+        state: &State,
+        next: Next,
+    ) -> Result<(), StoreError> {
+        let next = match next {
+            Next::Wait { due_at } => Next::Wait { due_at: due_at.min(self.job.deadline_at) },
+            next => next,
+        };
+        let record = Record {
+            checkpoint: state.to_bytes(),
+            progress: state.checkpoint.progress(workflow),
+            attempts: state.call.attempts,
+            throttles: state.call.throttles,
+            next,
+        };
+        self.context.store.record(&self.job.lease, &record).await
+    }
+}
