@@ -15,4 +15,5 @@
 
 pub mod config;
 pub mod http;
+pub mod identity;
 pub mod time;
