@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, de::IgnoredAny};
+use serde_json::Value;
 
 use super::{
     authority::Version,
@@ -15,10 +16,10 @@ use crate::{
 };
 
 /// How far the provider's clock and ours may differ (Microsoft's default).
-const CLOCK_SKEW: Duration = Duration::from_secs(300);
+const CLOCK_SKEW: Duration = Duration::from_mins(5);
 
 /// What must be left of a token's life, without skew: the provider checks it again in the exchange.
-const MIN_REMAINING: Duration = Duration::from_secs(60);
+const MIN_REMAINING: Duration = Duration::from_mins(1);
 
 /// The claims that Errand looks at. Entra documents them as "access token claims".
 #[derive(Debug, Deserialize)]
@@ -40,7 +41,7 @@ pub(super) struct Claims {
     xms_cc: Option<OneOrMany>,
     nonce: Option<IgnoredAny>,
     #[serde(flatten)]
-    others: BTreeMap<String, IgnoredAny>,
+    others: BTreeMap<String, Value>,
 }
 
 #[derive(Debug, Deserialize)]

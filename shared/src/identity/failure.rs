@@ -160,7 +160,7 @@ pub(super) enum Outcome {
         /// Within one second and one hour.
         retry_after: Option<Duration>,
         /// `None`: not understood, e.g. a proxy's page.
-        error: Option<OAuthError>,
+        error: Option<Box<OAuthError>>,
     },
 }
 
@@ -171,13 +171,13 @@ impl Outcome {
             | Self::Answer {
                 status: 429 | 503, ..
             } => Presented::NotProcessed,
+            // A good status with an unreadable body: a new refresh token may have been in it.
             Self::NoAnswer
             | Self::Answer {
                 status: 408 | 500..=599,
                 ..
-            } => Presented::Unanswered,
-            // A good status with an unreadable body: a new refresh token may have been in it.
-            Self::Answer {
+            }
+            | Self::Answer {
                 status: 200..=299,
                 error: None,
                 ..
@@ -363,11 +363,12 @@ fn by_code(grant: FailedGrant, error: &OAuthError) -> Option<Verdict> {
             is_exchange.then_some(Verdict::of(Decision::RejectAssertion))
         }
         CodeMeaning::MalformedToken if is_exchange => Some(Verdict::of(Decision::RejectAssertion)),
-        CodeMeaning::MalformedToken => Some(OPERATOR),
         CodeMeaning::CallerIsApplication if is_exchange => {
             Some(Verdict::of(Decision::ForbiddenCaller))
         }
-        CodeMeaning::CallerIsApplication | CodeMeaning::Configuration => Some(OPERATOR),
+        CodeMeaning::MalformedToken
+        | CodeMeaning::CallerIsApplication
+        | CodeMeaning::Configuration => Some(OPERATOR),
         CodeMeaning::ConsentNeeded => Some(CONSENT),
         CodeMeaning::AdministratorNeeded => Some(ADMINISTRATOR),
         CodeMeaning::InteractionNeeded => Some(INTERACTION),

@@ -26,11 +26,11 @@ pub(super) const UNKNOWN_KEY_PAUSE: Duration = Duration::from_secs(15);
 /// Between two fetches while there are no keys at all.
 const NO_KEYS_PAUSE: Duration = Duration::from_secs(2);
 /// Between two attempts to renew keys that are still good.
-const RENEWAL_PAUSE: Duration = Duration::from_secs(5 * 60);
+const RENEWAL_PAUSE: Duration = Duration::from_mins(5);
 /// Keys are renewed after this and up to a twentieth more (IdentityModel's default).
-const RENEW_AFTER: Duration = Duration::from_secs(12 * 60 * 60);
+const RENEW_AFTER: Duration = Duration::from_hours(12);
 /// Keys that could not be renewed serve this long (Entra's documents: look at least once a day).
-const MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+const MAX_AGE: Duration = Duration::from_hours(24);
 const HTTP_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_METADATA_BYTES: usize = 64 * 1024;
 const MAX_KEYS_BYTES: usize = 512 * 1024;

@@ -3,7 +3,7 @@
 //! | file | holds |
 //! | --- | --- |
 //! | [`verifier`] | who calls: the checks of an incoming access token, over `compact_token`, `claims`, `keys`, `key_cache` |
-//! | [`token_endpoint`] | how a token is got: `grant` fills the form, `client_credential` proves who Errand is, `token_response` reads a good answer |
+//! | [`token_endpoint`] | how a token is got: `grant` fills the form, `client_credential` proves who Errand is, `token_request` sends it, `token_response` reads a good answer |
 //! | [`failure`] | what a bad answer means: the one decision table, over the words of `oauth_error` |
 //! | [`scopes`], [`consent`] | what is asked for, and where a user agrees to it |
 //! | [`principal`], [`secret`] | whose token it is; tokens that cannot be printed |
@@ -28,6 +28,7 @@ pub mod secret;
 #[cfg(test)]
 mod test_provider;
 pub mod token_endpoint;
+mod token_request;
 mod token_response;
 pub mod verifier;
 

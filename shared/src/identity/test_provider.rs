@@ -237,7 +237,7 @@ pub(super) fn downstream_api() -> DownstreamApi {
         retry: RetryConfig {
             max_attempts: 5,
             initial: Duration::from_secs(1),
-            max: Duration::from_secs(300),
+            max: Duration::from_mins(5),
         },
         honours_idempotency_key: false,
         extra_token_parameters: BTreeMap::new(),

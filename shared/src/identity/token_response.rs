@@ -12,7 +12,7 @@ use super::{
 use crate::time::Timestamp;
 
 /// A token that lives longer is corrupt (MSAL's bound).
-const MAX_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+const MAX_LIFETIME: Duration = Duration::from_hours(10 * 365 * 24);
 
 /// A token for an API, got for a user.
 #[derive(Debug, Clone)]

@@ -33,10 +33,8 @@ fn outcome(status: u16, retry_after: Option<u64>, body: Value) -> Outcome {
 }
 
 #[track_caller]
-fn refused(grant: FailedGrant, body: Value) -> (Decision, Gate, RefreshTokenState) {
-    let text = body.to_string();
-    let verdict = decide(grant, &outcome(400, None, body));
-    println!("{grant:?} {text} {verdict:?}");
+fn refused(grant: FailedGrant, body: &Value) -> (Decision, Gate, RefreshTokenState) {
+    let verdict = decide(grant, &outcome(400, None, body.clone()));
     (verdict.decision, verdict.gate, verdict.refresh_token)
 }
 
@@ -91,11 +89,11 @@ fn every_error_has_its_decision() {
         ),
     ] {
         assert_eq!(
-            refused(RefreshToken, json!({ "error": error })),
+            refused(RefreshToken, &json!({ "error": error })),
             on_refresh,
             "{error}"
         );
-        let (decision, gate, state) = refused(JwtBearer, json!({ "error": error }));
+        let (decision, gate, state) = refused(JwtBearer, &json!({ "error": error }));
         assert_eq!(
             (decision, gate, state),
             (at_submission, on_refresh.1, Usable),
@@ -106,13 +104,13 @@ fn every_error_has_its_decision() {
         then: LastResort::Permanent,
     };
     assert_eq!(
-        refused(RefreshToken, json!({"error": "brand_new"})),
+        refused(RefreshToken, &json!({"error": "brand_new"})),
         (few, Session, Usable)
     );
     assert_eq!(
         refused(
             RefreshToken,
-            json!({"error": "interaction_required", "suberror": "message_only"})
+            &json!({"error": "interaction_required", "suberror": "message_only"})
         ),
         (SuspendForAdministrator, Session, Usable)
     );
@@ -139,7 +137,7 @@ fn every_suberror_has_its_decision() {
     ] {
         let body = json!({"error": "invalid_grant", "suberror": suberror});
         assert_eq!(
-            refused(RefreshToken, body.clone()),
+            refused(RefreshToken, &body),
             (decision, Session, state),
             "{suberror}"
         );
@@ -149,22 +147,25 @@ fn every_suberror_has_its_decision() {
             decision
         };
         assert_eq!(
-            refused(JwtBearer, body),
+            refused(JwtBearer, &body),
             (at_submission, Session, Usable),
             "{suberror}"
         );
     }
     let body = json!({"error": "invalid_grant", "suberror": "from_the_future"});
-    assert_eq!(refused(RefreshToken, body), (REVOKED, Session, Doubtful));
+    assert_eq!(refused(RefreshToken, &body), (REVOKED, Session, Doubtful));
     let body = json!({
         "error": "invalid_grant", "suberror": "consent_required", "error_codes": [90094],
     });
-    assert_eq!(refused(RefreshToken, body).0, SuspendForAdministrator);
+    assert_eq!(refused(RefreshToken, &body).0, SuspendForAdministrator);
 }
 
 #[test]
-fn every_number_refines_as_written() {
-    let by_grant: [(&[u32], Decision, (Decision, RefreshTokenState)); 4] = [
+fn numbers_about_tokens_refine_by_grant() {
+    let gone = [
+        50_173, 70_008, 700_082, 700_084, 70_000, 50_089, 50_132, 50_133,
+    ];
+    let rows: [(&[u32], Decision, (Decision, RefreshTokenState)); 4] = [
         (
             &[50_013, 500_133, 500_131, 240_002],
             RejectAssertion,
@@ -172,109 +173,79 @@ fn every_number_refines_as_written() {
         ),
         (&[50_027], RejectAssertion, (Operator, Usable)),
         (&[7_000_114, 90_083], ForbiddenCaller, (Operator, Usable)),
-        // Refresh token gone.
-        (
-            &[
-                50_173, 70_008, 700_082, 700_084, 70_000, 50_089, 50_132, 50_133,
-            ],
-            RejectAssertion,
-            (REVOKED, Dead),
-        ),
+        (&gone, RejectAssertion, (REVOKED, Dead)),
     ];
-    for (codes, at_submission, on_refresh) in by_grant {
+    for (codes, at_submission, on_refresh) in rows {
         for code in codes {
             let body = json!({"error": "invalid_grant", "error_codes": [code]});
-            assert_eq!(
-                refused(JwtBearer, body.clone()),
-                (at_submission, Session, Usable)
-            );
-            let (decision, _, state) = refused(RefreshToken, body);
+            assert_eq!(refused(JwtBearer, &body), (at_submission, Session, Usable));
+            let (decision, _, state) = refused(RefreshToken, &body);
             assert_eq!((decision, state), on_refresh, "{code}");
         }
     }
-    let alike: [(&[u32], Decision, Gate, RefreshTokenState); 11] = [
-        (&[50_012], Operator, Session, Usable),
-        (&[65_001, 65_004], CONSENT, Session, Usable),
-        (
-            &[90_094, 90_095, 90_093, 90_097, 90_099, 50_105],
-            SuspendForAdministrator,
-            Session,
-            Usable,
-        ),
-        (
-            &[
-                650_052, 650_053, 650_054, 650_055, 650_056, 650_057, 65_005, 70_011, 28_002,
-                28_003, 700_023, 28_000, 700_022, 500_011,
-            ],
-            Operator,
-            TenantAndApi,
-            Usable,
-        ),
-        (
-            &[
-                90_002, 50_059, 90_014, 900_144, 900_023, 500_207, 50_034, 51_004, 50_014, 50_020,
-                90_072,
-            ],
-            Permanent,
-            Session,
-            Usable,
-        ),
-        (
-            &[50_194, 9_001_023, 90_124, 90_038, 900_382, 900_432, 90_086],
-            Operator,
-            Session,
-            Usable,
-        ),
-        (
-            &[
-                7_000_215, 7_000_222, 7_000_218, 70_002, 700_025, 700_016, 70_001, 7_000_112,
-                700_011, 700_027, 7_000_214, 1_000_502, 7_000_274, 7_000_277, 700_024, 700_211,
-                700_212, 700_213,
-            ],
-            Operator,
-            Session,
-            Usable,
-        ),
-        (
-            &[
-                50_076, 50_079, 50_072, 50_074, 50_078, 50_158, 50_055, 50_144, 50_058, 16_000,
-                700_020, 53_000, 53_001, 530_003, 70_043,
-            ],
-            INTERACTION,
-            Session,
-            Usable,
-        ),
-        (
-            &[50_131, 700_003, 53_003, 53_004, 53_011, 530_032, 530_035],
-            SuspendForAdministrator,
-            Session,
-            Usable,
-        ),
-        (&[50_057], Permanent, Session, Dead),
-        (
-            &[
-                50_033, 90_006, 90_012, 90_024, 90_033, 90_090, 50_087, 90_055, 51_005,
-            ],
-            NOW,
-            Session,
-            Usable,
-        ),
-    ];
-    for (codes, decision, gate, state) in alike {
-        for code in codes {
-            let body = json!({"error": "invalid_grant", "error_codes": [code]});
-            assert_eq!(
-                refused(RefreshToken, body.clone()),
-                (decision, gate, state),
-                "{code}"
-            );
-            assert_eq!(refused(JwtBearer, body), (decision, gate, Usable), "{code}");
-        }
+}
+
+#[track_caller]
+fn refine(codes: &[u32], expected: (Decision, Gate, RefreshTokenState)) {
+    for code in codes {
+        let body = json!({"error": "invalid_grant", "error_codes": [code]});
+        assert_eq!(refused(RefreshToken, &body), expected, "{code}");
+        assert_eq!(
+            refused(JwtBearer, &body),
+            (expected.0, expected.1, Usable),
+            "{code}"
+        );
     }
+}
+
+#[test]
+fn numbers_about_the_user_refine_alike() {
+    refine(&[65_001, 65_004], (CONSENT, Session, Usable));
+    let administrator = [
+        90_094, 90_095, 90_093, 90_097, 90_099, 50_105, 50_131, 700_003, 53_003, 53_004, 53_011,
+        530_032, 530_035,
+    ];
+    refine(&administrator, (SuspendForAdministrator, Session, Usable));
+    let interaction = [
+        50_076, 50_079, 50_072, 50_074, 50_078, 50_158, 50_055, 50_144, 50_058, 16_000, 700_020,
+        53_000, 53_001, 530_003, 70_043,
+    ];
+    refine(&interaction, (INTERACTION, Session, Usable));
+    refine(
+        &[50_034, 51_004, 50_014, 50_020, 90_072],
+        (Permanent, Session, Usable),
+    );
+    refine(&[50_057], (Permanent, Session, Dead));
+}
+
+#[test]
+fn numbers_about_configuration_and_provider_refine_alike() {
+    let api = [
+        650_052, 650_053, 650_054, 650_055, 650_056, 650_057, 65_005, 70_011, 28_002, 28_003,
+        700_023, 28_000, 700_022, 500_011,
+    ];
+    refine(&api, (Operator, TenantAndApi, Usable));
+    refine(
+        &[90_002, 50_059, 90_014, 900_144, 900_023, 500_207],
+        (Permanent, Session, Usable),
+    );
+    let authority = [50_194, 9_001_023, 90_124, 90_038, 900_382, 900_432, 90_086];
+    refine(&authority, (Operator, Session, Usable));
+    let credential = [
+        50_012, 7_000_215, 7_000_222, 7_000_218, 70_002, 700_025, 700_016, 70_001, 7_000_112,
+        700_011, 700_027, 7_000_214, 1_000_502, 7_000_274, 7_000_277, 700_024, 700_211, 700_212,
+        700_213,
+    ];
+    refine(&credential, (Operator, Session, Usable));
+    let transient = [
+        50_033, 90_006, 90_012, 90_024, 90_033, 90_090, 50_087, 90_055, 51_005,
+    ];
+    refine(&transient, (NOW, Session, Usable));
+
     let body = json!({"error": "invalid_grant", "error_codes": [1, 50196]});
-    assert_eq!(refused(RefreshToken, body), (RetrySlow, Session, Usable));
+    assert_eq!(refused(RefreshToken, &body), (RetrySlow, Session, Usable));
     let body = json!({"error": "unsupported_grant_type", "error_description": "AADB2C90086: no"});
-    assert_eq!(refused(RefreshToken, body).0, Operator);
+    assert_eq!(refused(RefreshToken, &body).0, Operator);
 }
 
 #[test]
@@ -282,14 +253,14 @@ fn a_number_never_overrules_a_refused_client() {
     for code in [65_001, 50_173, 90_094, 7_000_215, 50_013] {
         let body = json!({"error": "invalid_client", "error_codes": [code]});
         assert_eq!(
-            refused(RefreshToken, body),
+            refused(RefreshToken, &body),
             (Operator, ClientAndTenant, Usable),
             "{code}"
         );
     }
     let body = json!({"error": "invalid_client", "error_codes": [650_052]});
     assert_eq!(
-        refused(RefreshToken, body),
+        refused(RefreshToken, &body),
         (Operator, TenantAndApi, Usable)
     );
 }
@@ -298,219 +269,161 @@ fn a_number_never_overrules_a_refused_client() {
 fn claims_ask_the_user_unless_only_an_administrator_can_help() {
     let with =
         |suberror: &str| json!({"error": "invalid_grant", "suberror": suberror, "claims": CLAIMS});
-    assert_eq!(refused(JwtBearer, with("")), (INTERACTION, Session, Usable));
     assert_eq!(
-        refused(RefreshToken, with("")),
+        refused(JwtBearer, &with("")),
         (INTERACTION, Session, Usable)
     );
     assert_eq!(
-        refused(RefreshToken, with("device_authentication_failed")).0,
+        refused(RefreshToken, &with("")),
+        (INTERACTION, Session, Usable)
+    );
+    assert_eq!(
+        refused(RefreshToken, &with("device_authentication_failed")).0,
         INTERACTION
     );
     assert_eq!(
-        refused(RefreshToken, with("message_only")).0,
+        refused(RefreshToken, &with("message_only")).0,
         SuspendForAdministrator
     );
     assert_eq!(
-        refused(RefreshToken, with("bad_token")),
+        refused(RefreshToken, &with("bad_token")),
         (REVOKED, Session, Dead)
     );
 }
 
-/// The bad answers of appendix A, in its order: at submission and on refresh.
+/// What an answer is taken for: at submission, and on refresh.
+#[track_caller]
+fn taken_for(
+    answer: &Outcome,
+    at_submission: Decision,
+    on_refresh: (Decision, Gate, RefreshTokenState),
+) {
+    let verdict = decide(RefreshToken, answer);
+    assert_eq!(
+        (verdict.decision, verdict.gate, verdict.refresh_token),
+        on_refresh
+    );
+    let verdict = decide(JwtBearer, answer);
+    assert_eq!(
+        (verdict.decision, verdict.refresh_token),
+        (at_submission, Usable)
+    );
+}
+
+fn bad(error: &str, suberror: &str, code: u32) -> Outcome {
+    outcome(
+        400,
+        None,
+        json!({"error": error, "suberror": suberror, "error_codes": [code]}),
+    )
+}
+
 #[test]
-fn every_known_answer_is_decided_as_agreed() {
-    let grant = |suberror: &str, code: u32| json!({"error": "invalid_grant", "suberror": suberror, "error_codes": [code]});
-    let plain = |error: &str, code: u32| json!({"error": error, "error_codes": [code]});
+fn known_answers_about_the_user_are_decided_as_agreed() {
     let challenge = |error: &str, code: u32| {
-        json!({
-            "error": error, "suberror": "basic_action", "error_codes": [code], "claims": CLAIMS,
-        })
+        let suberror = "basic_action";
+        let codes = [code];
+        json!({"error": error, "suberror": suberror, "error_codes": codes, "claims": CLAIMS})
     };
-    let r#in = |seconds| Retry {
+    let multi_factor = outcome(400, None, challenge("invalid_grant", 50_076));
+    let enrolment = outcome(400, None, challenge("interaction_required", 50_079));
+    let interaction = (INTERACTION, Session, Usable);
+    let administrator = (SuspendForAdministrator, Session, Usable);
+    let grant = |suberror, code| bad("invalid_grant", suberror, code);
+
+    taken_for(
+        &grant("", 500_133),
+        RejectAssertion,
+        (REVOKED, Session, Doubtful),
+    );
+    taken_for(
+        &grant("", 50_013),
+        RejectAssertion,
+        (REVOKED, Session, Doubtful),
+    );
+    taken_for(
+        &grant("consent_required", 65_001),
+        CONSENT,
+        (CONSENT, Session, Usable),
+    );
+    taken_for(&multi_factor, INTERACTION, interaction);
+    taken_for(&enrolment, INTERACTION, interaction);
+    taken_for(
+        &grant("message_only", 53_003),
+        SuspendForAdministrator,
+        administrator,
+    );
+    for code in [700_082, 70_008, 50_173] {
+        taken_for(
+            &grant("bad_token", code),
+            RejectAssertion,
+            (REVOKED, Session, Dead),
+        );
+    }
+    taken_for(&grant("token_expired", 70_043), INTERACTION, interaction);
+    let sign_in_frequency = bad("interaction_required", "token_expired", 70_043);
+    taken_for(&sign_in_frequency, INTERACTION, interaction);
+    taken_for(
+        &grant("client_mismatch", 0),
+        Permanent,
+        (Permanent, Session, Dead),
+    );
+    taken_for(&grant("", 50_196), RetrySlow, (RetrySlow, Session, Usable));
+}
+
+#[test]
+fn known_answers_about_configuration_and_provider_are_decided_as_agreed() {
+    let permanent = (Permanent, Session, Usable);
+    for code in [7_000_215, 7_000_222, 700_027, 700_024] {
+        let client = bad("invalid_client", "", code);
+        taken_for(&client, Operator, (Operator, ClientAndTenant, Usable));
+    }
+    let application = bad("unauthorized_client", "", 7_000_114);
+    taken_for(&application, ForbiddenCaller, (Operator, Session, Usable));
+    let client = bad("unauthorized_client", "", 700_016);
+    taken_for(&client, Operator, (Operator, Session, Usable));
+    // Scopes and resources are the operator's, so these wait instead of failing.
+    for (error, code) in [
+        ("invalid_scope", 70_011),
+        ("invalid_grant", 70_011),
+        ("invalid_scope", 28_000),
+        ("invalid_scope", 700_022),
+        ("invalid_resource", 500_011),
+    ] {
+        taken_for(
+            &bad(error, "", code),
+            Operator,
+            (Operator, TenantAndApi, Usable),
+        );
+    }
+    taken_for(&bad("invalid_request", "", 90_002), Permanent, permanent);
+    taken_for(&bad("invalid_request", "", 900_144), Permanent, permanent);
+    taken_for(
+        &bad("invalid_request", "", 240_002),
+        RejectAssertion,
+        permanent,
+    );
+
+    let after = |seconds| Retry {
         after: Some(Duration::from_secs(seconds)),
     };
+    let busy = outcome(503, Some(30), json!({"error": "temporarily_unavailable"}));
+    taken_for(&busy, after(30), (after(30), Session, Usable));
+    let throttled = outcome(429, Some(60), Value::Null);
+    taken_for(&throttled, after(60), (after(60), ClientAndTenant, Usable));
+    taken_for(
+        &outcome(502, None, Value::Null),
+        NOW,
+        (NOW, Session, Usable),
+    );
     let few = RetryFew {
         then: LastResort::Operator,
     };
-    let rows: Vec<(u8, Outcome, Decision, (Decision, Gate, RefreshTokenState))> = vec![
-        (
-            1,
-            outcome(400, None, plain("invalid_grant", 500_133)),
-            RejectAssertion,
-            (REVOKED, Session, Doubtful),
-        ),
-        (
-            2,
-            outcome(400, None, plain("invalid_grant", 50_013)),
-            RejectAssertion,
-            (REVOKED, Session, Doubtful),
-        ),
-        (
-            3,
-            outcome(400, None, grant("consent_required", 65_001)),
-            CONSENT,
-            (CONSENT, Session, Usable),
-        ),
-        (
-            4,
-            outcome(400, None, challenge("invalid_grant", 50_076)),
-            INTERACTION,
-            (INTERACTION, Session, Usable),
-        ),
-        (
-            5,
-            outcome(400, None, challenge("interaction_required", 50_079)),
-            INTERACTION,
-            (INTERACTION, Session, Usable),
-        ),
-        (
-            6,
-            outcome(400, None, grant("message_only", 53_003)),
-            SuspendForAdministrator,
-            (SuspendForAdministrator, Session, Usable),
-        ),
-        (
-            7,
-            outcome(400, None, grant("bad_token", 700_082)),
-            RejectAssertion,
-            (REVOKED, Session, Dead),
-        ),
-        (
-            7,
-            outcome(400, None, grant("bad_token", 50_173)),
-            RejectAssertion,
-            (REVOKED, Session, Dead),
-        ),
-        (
-            8,
-            outcome(400, None, grant("token_expired", 70_043)),
-            INTERACTION,
-            (INTERACTION, Session, Usable),
-        ),
-        (
-            8,
-            outcome(
-                400,
-                None,
-                json!({"error": "interaction_required", "suberror": "token_expired"}),
-            ),
-            INTERACTION,
-            (INTERACTION, Session, Usable),
-        ),
-        (
-            9,
-            outcome(
-                400,
-                None,
-                json!({"error": "invalid_grant", "suberror": "client_mismatch"}),
-            ),
-            Permanent,
-            (Permanent, Session, Dead),
-        ),
-        (
-            10,
-            outcome(400, None, plain("invalid_grant", 50_196)),
-            RetrySlow,
-            (RetrySlow, Session, Usable),
-        ),
-        (
-            11,
-            outcome(401, None, plain("invalid_client", 7_000_215)),
-            Operator,
-            (Operator, ClientAndTenant, Usable),
-        ),
-        (
-            12,
-            outcome(401, None, plain("invalid_client", 700_027)),
-            Operator,
-            (Operator, ClientAndTenant, Usable),
-        ),
-        (
-            13,
-            outcome(400, None, plain("unauthorized_client", 700_016)),
-            Operator,
-            (Operator, Session, Usable),
-        ),
-        (
-            13,
-            outcome(400, None, plain("unauthorized_client", 7_000_114)),
-            ForbiddenCaller,
-            (Operator, Session, Usable),
-        ),
-        // Scopes and resources are the operator's, so these wait instead of failing.
-        (
-            14,
-            outcome(400, None, plain("invalid_scope", 70_011)),
-            Operator,
-            (Operator, TenantAndApi, Usable),
-        ),
-        (
-            14,
-            outcome(400, None, plain("invalid_grant", 28_000)),
-            Operator,
-            (Operator, TenantAndApi, Usable),
-        ),
-        (
-            15,
-            outcome(400, None, plain("invalid_resource", 500_011)),
-            Operator,
-            (Operator, TenantAndApi, Usable),
-        ),
-        (
-            16,
-            outcome(400, None, plain("invalid_request", 90_002)),
-            Permanent,
-            (Permanent, Session, Usable),
-        ),
-        (
-            16,
-            outcome(400, None, plain("invalid_request", 900_144)),
-            Permanent,
-            (Permanent, Session, Usable),
-        ),
-        (
-            16,
-            outcome(400, None, plain("invalid_request", 240_002)),
-            RejectAssertion,
-            (Permanent, Session, Usable),
-        ),
-        (
-            17,
-            outcome(503, Some(30), plain("temporarily_unavailable", 90_033)),
-            r#in(30),
-            (r#in(30), Session, Usable),
-        ),
-        (
-            18,
-            outcome(429, Some(60), Value::Null),
-            r#in(60),
-            (r#in(60), ClientAndTenant, Usable),
-        ),
-        (
-            19,
-            outcome(502, None, Value::Null),
-            NOW,
-            (NOW, Session, Usable),
-        ),
-        (
-            20,
-            outcome(200, None, Value::Null),
-            few,
-            (few, Session, Usable),
-        ),
-    ];
-    for (number, outcome, at_submission, on_refresh) in rows {
-        let verdict = decide(RefreshToken, &outcome);
-        let found = (verdict.decision, verdict.gate, verdict.refresh_token);
-        assert_eq!(found, on_refresh, "row {number} on refresh");
-        let verdict = decide(JwtBearer, &outcome);
-        assert_eq!(
-            verdict.decision, at_submission,
-            "row {number} at submission"
-        );
-        assert_eq!(verdict.refresh_token, Usable, "row {number} at submission");
-    }
+    taken_for(
+        &outcome(200, None, Value::Null),
+        few,
+        (few, Session, Usable),
+    );
 }
 
 #[test]

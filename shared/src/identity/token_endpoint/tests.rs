@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fmt::Display, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::json;
@@ -7,10 +7,11 @@ use super::{
     super::{
         failure::{Decision, LastResort, Presented, RefreshTokenState},
         test_provider::{self, Scripted, TENANT, TestProvider},
+        token_request::MAX_RESPONSE_BYTES,
     },
     *,
 };
-use crate::time::ManualClock;
+use crate::time::{ManualClock, Timestamp};
 
 const ASSERTION: &str = "eyJhbGciOiJub25lIn0.e30.caller";
 
@@ -63,7 +64,7 @@ fn principal() -> Principal {
     }
 }
 
-fn answer(status: u16, body: impl ToString) -> Scripted {
+fn answer(status: u16, body: impl Display) -> Scripted {
     Scripted {
         status,
         headers: Vec::new(),
@@ -102,7 +103,7 @@ async fn an_exchange_sends_the_callers_token_on_behalf_of_the_user() {
     fixture.api.extra_token_parameters = form(&[("audience", "y"), ("resource", " ")]);
     let response = fixture.exchange().await.unwrap();
     assert_eq!(response.access_token.expose(), "downstream");
-    assert_eq!(response.expires_at, now() + Duration::from_secs(3600));
+    assert_eq!(response.expires_at, now() + Duration::from_hours(1));
 
     let [request] = &fixture.provider.received()[..] else {
         panic!("one request")
