@@ -1,6 +1,6 @@
 //! What a failed token request means: the one decision table.
 //!
-//! [`decide`] goes from what is sure to what is vague: HTTP status, `error`, claims, `suberror`,
+//! `decide` goes from what is sure to what is vague: HTTP status, `error`, claims, `suberror`,
 //! AADSTS number, and the default of `error`. To add a word, add it in `oauth_error` and follow the
 //! compiler.
 

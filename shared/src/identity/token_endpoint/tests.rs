@@ -261,6 +261,29 @@ async fn a_provider_that_is_not_there_has_processed_nothing() {
 }
 
 #[tokio::test]
+async fn a_connection_that_breaks_after_sending_leaves_it_open() {
+    let mut fixture = Fixture::answering(vec![token()]).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        // Once the request has begun to arrive, and then again when the body is promised.
+        for answer in ["", "HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{"] {
+            let (stream, _) = listener.accept().await.unwrap();
+            stream.readable().await.unwrap();
+            stream.writable().await.unwrap();
+            let _ = stream.try_read(&mut [0; 4096]);
+            let _ = stream.try_write(answer.as_bytes());
+        }
+    });
+    fixture.config.instance = format!("http://{address}/").parse().unwrap();
+    for _ in 0..2 {
+        let failure = fixture.refresh().await.unwrap_err();
+        assert_eq!(failure.presented, Presented::Unanswered, "{failure}");
+        assert_eq!(failure.decision, Decision::Retry { after: None });
+    }
+}
+
+#[tokio::test]
 async fn a_failure_carries_what_others_need_and_no_secret() {
     let challenge = r#"{"access_token":{"acrs":{"value":"c1"}}}"#;
     let description = format!(
