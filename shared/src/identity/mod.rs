@@ -1,12 +1,44 @@
-//! stub
-mod principal; mod secret;
-pub use principal::Principal; pub use secret::*;
-use serde::{Serialize,Deserialize};
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-/// x
-pub enum SuspensionReason { /// a
-ConsentRequired, /// b
- InteractionRequired, /// c
- SessionRevoked, /// d
- AdminActionRequired }
+//! Tokens: incoming ones are verified, downstream ones obtained.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | [`verifier`] | who calls: the checks of an incoming access token, over `compact_token`, `claims`, `keys`, `key_cache` |
+//! | [`token_endpoint`] | how a token is got: `grant` fills the form, `client_credential` proves who Errand is, `token_request` sends it, `token_response` reads a good answer |
+//! | [`failure`] | what a bad answer means: the one decision table, over the words of `oauth_error` |
+//! | [`scopes`], [`consent`] | what is asked for, and where a user agrees to it |
+//! | [`principal`], [`secret`] | whose token it is; tokens that cannot be printed |
+//!
+//! The dialect is Microsoft Entra's On-Behalf-Of (RFC 7523 with `requested_token_use`).
+
+mod authority;
+mod bounded_body;
+mod claims;
+mod client_credential;
+mod compact_token;
+pub mod consent;
+pub mod failure;
+mod grant;
+mod key_cache;
+mod keys;
+mod oauth_error;
+pub mod principal;
+mod redaction;
+pub mod scopes;
+pub mod secret;
+#[cfg(test)]
+mod test_provider;
+pub mod token_endpoint;
+mod token_request;
+mod token_response;
+pub mod verifier;
+
+pub use consent::consent_url;
+pub use failure::{
+    Decision, Gate, LastResort, Presented, RefreshTokenState, SuspensionReason, TokenFailure,
+};
+pub use principal::Principal;
+pub use scopes::Scopes;
+pub use secret::{AccessToken, AssertionHash, RefreshToken, UserAssertion};
+pub use token_endpoint::TokenEndpoint;
+pub use token_response::TokenResponse;
+pub use verifier::{Caller, ForbiddenReason, Verifier, VerifyError};

@@ -1,5 +1,13 @@
-/// x
+//! Whose job, session and token it is.
+
+/// A user within a tenant. Everything that is stored belongs to one.
+///
+/// Entra: `tid` and `oid`, the only pair that stays the same over all applications and never names
+/// two people. Both are non-empty; the [`Verifier`](super::Verifier) makes sure of it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Principal { /// a
-pub tenant: String, /// b
- pub subject: String }
+pub struct Principal {
+    /// `tid`, a lower-case GUID.
+    pub tenant: String,
+    /// `oid`, as it stands in the token.
+    pub subject: String,
+}

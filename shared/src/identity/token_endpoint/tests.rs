@@ -1,0 +1,364 @@
+use std::{collections::BTreeMap, fmt::Display, sync::Arc};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde_json::json;
+
+use super::{
+    super::{
+        failure::{Decision, LastResort, Presented, RefreshTokenState},
+        test_provider::{self, Scripted, TENANT, TestProvider},
+        token_request::MAX_RESPONSE_BYTES,
+    },
+    *,
+};
+use crate::time::{ManualClock, Timestamp};
+
+const ASSERTION: &str = "eyJhbGciOiJub25lIn0.e30.caller";
+
+struct Fixture {
+    provider: TestProvider,
+    config: IdentityConfig,
+    api: DownstreamApi,
+}
+
+impl Fixture {
+    async fn answering(answers: Vec<Scripted>) -> Self {
+        let provider = TestProvider::start().await;
+        provider.script(answers);
+        let config = test_provider::configuration(provider.instance.clone());
+        Self {
+            provider,
+            config,
+            api: test_provider::downstream_api(),
+        }
+    }
+
+    fn endpoint(&self) -> TokenEndpoint {
+        let clock: Arc<ManualClock> = ManualClock::at(now());
+        TokenEndpoint::new(&self.config, clock)
+    }
+
+    async fn exchange(&self) -> Result<TokenResponse, TokenFailure> {
+        let assertion = UserAssertion::new(ASSERTION);
+        self.endpoint()
+            .exchange(&principal(), &assertion, &self.api)
+            .await
+    }
+
+    async fn refresh(&self) -> Result<TokenResponse, TokenFailure> {
+        let token = RefreshToken::new("refresh-1");
+        self.endpoint()
+            .refresh(&principal(), &token, &self.api)
+            .await
+    }
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_seconds(1_700_000_000).unwrap()
+}
+
+fn principal() -> Principal {
+    Principal {
+        tenant: TENANT.to_owned(),
+        subject: "user-1".to_owned(),
+    }
+}
+
+fn answer(status: u16, body: impl Display) -> Scripted {
+    Scripted {
+        status,
+        headers: Vec::new(),
+        body: body.to_string(),
+    }
+}
+
+fn token() -> Scripted {
+    answer(
+        200,
+        json!({
+            "token_type": "Bearer", "expires_in": 3600, "access_token": "downstream",
+            "refresh_token": "refresh-2",
+        }),
+    )
+}
+
+fn certificate_refused(code: u32) -> Scripted {
+    answer(
+        401,
+        json!({"error": "invalid_client", "error_codes": [code]}),
+    )
+}
+
+fn form(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
+#[tokio::test]
+async fn an_exchange_sends_the_callers_token_on_behalf_of_the_user() {
+    let mut fixture = Fixture::answering(vec![token()]).await;
+    fixture.config.extra_token_parameters = form(&[("audience", "x"), ("grant_type", "mine")]);
+    fixture.api.extra_token_parameters = form(&[("audience", "y"), ("resource", " ")]);
+    let response = fixture.exchange().await.unwrap();
+    assert_eq!(response.access_token.expose(), "downstream");
+    assert_eq!(response.expires_at, now() + Duration::from_hours(1));
+
+    let [request] = &fixture.provider.received()[..] else {
+        panic!("one request")
+    };
+    assert_eq!(request.path, format!("/{TENANT}/oauth2/v2.0/token"));
+    assert_eq!(
+        request.form,
+        form(&[
+            ("assertion", ASSERTION),
+            ("audience", "y"),
+            ("client_id", test_provider::CLIENT_ID),
+            ("client_info", "1"),
+            ("client_secret", "s3cret~value"),
+            ("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"),
+            ("requested_token_use", "on_behalf_of"),
+            (
+                "scope",
+                "api://partner-api-id/read offline_access openid profile"
+            ),
+        ])
+    );
+    assert_eq!(request.headers["accept"], "application/json");
+    assert_eq!(request.headers["return-client-request-id"], "true");
+    assert_eq!(
+        request.headers["x-anchormailbox"],
+        format!("oid:user-1@{TENANT}")
+    );
+    let id = request.headers["client-request-id"].to_str().unwrap();
+    assert!(Uuid::try_parse(id).is_ok());
+}
+
+#[tokio::test]
+async fn a_refresh_sends_the_refresh_token_and_no_assertion() {
+    let mut fixture = Fixture::answering(vec![token()]).await;
+    fixture.config.client_authentication = ClientAuthentication::Basic;
+    let response = fixture.refresh().await.unwrap();
+    assert_eq!(response.refresh_token.unwrap().expose(), "refresh-2");
+
+    let [request] = &fixture.provider.received()[..] else {
+        panic!("one request")
+    };
+    assert_eq!(
+        request.form,
+        form(&[
+            ("client_info", "1"),
+            ("grant_type", "refresh_token"),
+            ("refresh_token", "refresh-1"),
+            (
+                "scope",
+                "api://partner-api-id/read offline_access openid profile"
+            ),
+        ])
+    );
+    let basic = STANDARD.encode(format!("{}:s3cret%7Evalue", test_provider::CLIENT_ID));
+    assert_eq!(request.headers["authorization"], format!("Basic {basic}"));
+}
+
+#[tokio::test]
+async fn an_exchange_repeats_a_servers_fault_once_and_a_refresh_never() {
+    let fixture = Fixture::answering(vec![answer(502, "<html>"), token()]).await;
+    assert!(fixture.exchange().await.is_ok());
+    let received = fixture.provider.received();
+    let ids: Vec<_> = received
+        .iter()
+        .map(|it| &it.headers["client-request-id"])
+        .collect();
+    assert_eq!(ids.len(), 2);
+    assert_eq!(ids[0], ids[1]);
+
+    let fixture = Fixture::answering(vec![answer(502, "<html>")]).await;
+    assert_eq!(
+        fixture.exchange().await.unwrap_err().decision,
+        Decision::Retry { after: None }
+    );
+    assert_eq!(fixture.provider.received().len(), 2);
+
+    let fixture = Fixture::answering(vec![answer(502, "<html>"), token()]).await;
+    let failure = fixture.refresh().await.unwrap_err();
+    assert_eq!(failure.presented, Presented::Unanswered);
+    assert_eq!(fixture.provider.received().len(), 1);
+}
+
+#[tokio::test]
+async fn retry_after_forbids_the_quick_repetition() {
+    for (header, seconds) in [
+        ("30", 30),
+        ("0", 1),
+        ("86400", 3600),
+        ("Tue, 14 Nov 2023 22:14:20 GMT", 60),
+        ("Tue, 14 Nov 2023 22:00:00 GMT", 1),
+    ] {
+        let mut busy = answer(503, json!({"error": "temporarily_unavailable"}));
+        busy.headers = vec![("retry-after", header.to_owned())];
+        let fixture = Fixture::answering(vec![busy, token()]).await;
+        let failure = fixture.exchange().await.unwrap_err();
+        let after = Some(Duration::from_secs(seconds));
+        assert_eq!(failure.decision, Decision::Retry { after }, "{header}");
+        assert_eq!(fixture.provider.received().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_refused_certificate_makes_way_for_the_next_credential_once() {
+    let secrets = |names: &[&str]| {
+        names
+            .iter()
+            .map(|name| ClientCredential::Secret((*name).into()))
+            .collect::<Vec<_>>()
+    };
+    // Number of the answer, credentials, and the secrets that are sent.
+    let cases: [(u32, &[&str], &[&str]); 4] = [
+        (700_027, &["one", "two", "three"], &["one", "two"]),
+        (700_027, &["one"], &["one"]),
+        (700_024, &["one"], &["one", "one"]),
+        (7_000_215, &["one", "two"], &["one"]),
+    ];
+    for (code, configured, sent) in cases {
+        let mut fixture = Fixture::answering(vec![certificate_refused(code)]).await;
+        fixture.config.client_credentials = secrets(configured);
+        let failure = fixture.refresh().await.unwrap_err();
+        assert_eq!(failure.decision, Decision::Operator);
+        assert_eq!(failure.codes, [code]);
+        let received = fixture.provider.received();
+        let received: Vec<_> = received
+            .iter()
+            .map(|it| &it.form["client_secret"])
+            .collect();
+        assert_eq!(received, sent);
+    }
+}
+
+#[tokio::test]
+async fn a_credential_file_that_is_missing_is_the_operators_and_named() {
+    let mut fixture = Fixture::answering(vec![token()]).await;
+    let file = ClientCredential::SignedAssertionFile("/nowhere/token".into());
+    fixture.config.client_credentials = vec![file];
+    let failure = fixture.exchange().await.unwrap_err();
+    assert_eq!(failure.decision, Decision::Operator);
+    assert_eq!(failure.presented, Presented::NotProcessed);
+    assert!(failure.description.contains("/nowhere/token"), "{failure}");
+    assert!(fixture.provider.received().is_empty());
+}
+
+#[tokio::test]
+async fn a_provider_that_is_not_there_has_processed_nothing() {
+    let mut fixture = Fixture::answering(vec![token()]).await;
+    let unused = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    fixture.config.instance = format!("http://{unused}/").parse().unwrap();
+    let failure = fixture.refresh().await.unwrap_err();
+    assert_eq!(failure.presented, Presented::NotProcessed);
+    assert_eq!(failure.decision, Decision::Retry { after: None });
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_after_sending_leaves_it_open() {
+    let mut fixture = Fixture::answering(vec![token()]).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        // Once the request has begun to arrive, and then again when the body is promised.
+        for answer in ["", "HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{"] {
+            let (stream, _) = listener.accept().await.unwrap();
+            stream.readable().await.unwrap();
+            stream.writable().await.unwrap();
+            let _ = stream.try_read(&mut [0; 4096]);
+            let _ = stream.try_write(answer.as_bytes());
+        }
+    });
+    fixture.config.instance = format!("http://{address}/").parse().unwrap();
+    for _ in 0..2 {
+        let failure = fixture.refresh().await.unwrap_err();
+        assert_eq!(failure.presented, Presented::Unanswered, "{failure}");
+        assert_eq!(failure.decision, Decision::Retry { after: None });
+    }
+}
+
+#[tokio::test]
+async fn a_failure_carries_what_others_need_and_no_secret() {
+    let challenge = r#"{"access_token":{"acrs":{"value":"c1"}}}"#;
+    let description = format!(
+        "AADSTS50076: {ASSERTION} by s3cret~value {}",
+        "x".repeat(1000)
+    );
+    let refusal = json!({
+        "error": "interaction_required", "suberror": "basic_action", "error_codes": [50076],
+        "claims": challenge, "correlation_id": "c-1", "error_description": description,
+    });
+    let failure = Fixture::answering(vec![answer(400, refusal)])
+        .await
+        .exchange()
+        .await;
+    let failure = failure.unwrap_err();
+    assert_eq!(failure.error.as_deref(), Some("interaction_required"));
+    assert_eq!(failure.suberror.as_deref(), Some("basic_action"));
+    assert_eq!(failure.codes, [50_076]);
+    assert_eq!(failure.claims.as_deref(), Some(challenge));
+    assert_eq!(failure.correlation_id.as_deref(), Some("c-1"));
+    assert_eq!(failure.description.chars().count(), 500);
+    assert!(
+        failure
+            .description
+            .starts_with("AADSTS50076: [redacted] by [redacted] xxx")
+    );
+
+    let refusal = json!({"error": "invalid_grant", "error_description": "no refresh-1 here"});
+    let failure = Fixture::answering(vec![answer(400, refusal)])
+        .await
+        .refresh()
+        .await;
+    assert_eq!(failure.unwrap_err().description, "no [redacted] here");
+}
+
+#[tokio::test]
+async fn an_answer_without_a_usable_token_is_not_a_success() {
+    let few = Decision::RetryFew {
+        then: LastResort::Operator,
+    };
+    for body in [
+        String::new(),
+        "<html>".to_owned(),
+        json!({"access_token": "at", "expires_in": 60}).to_string(),
+        format!("{}{}", " ".repeat(MAX_RESPONSE_BYTES), token().body),
+    ] {
+        let failure = Fixture::answering(vec![answer(200, body)])
+            .await
+            .refresh()
+            .await;
+        let failure = failure.unwrap_err();
+        assert_eq!(failure.decision, few);
+        assert_eq!(failure.presented, Presented::Unanswered);
+        assert!(!failure.description.contains("at\""));
+    }
+}
+
+#[tokio::test]
+async fn a_token_of_another_user_ends_the_session() {
+    let mut body: serde_json::Value = serde_json::from_str(&token().body).unwrap();
+    // {"uid":"user-2","utid":"elsewhere"}
+    body["client_info"] = json!("eyJ1aWQiOiJ1c2VyLTIiLCJ1dGlkIjoiZWxzZXdoZXJlIn0");
+    let fixture = Fixture::answering(vec![answer(200, body)]).await;
+    let failure = fixture.refresh().await.unwrap_err();
+    assert_eq!(failure.decision, Decision::Permanent);
+    assert_eq!(failure.refresh_token, RefreshTokenState::Dead);
+}
+
+#[tokio::test]
+async fn reserved_scopes_alone_are_refused_before_anything_is_sent() {
+    let mut fixture = Fixture::answering(vec![token()]).await;
+    fixture.api.scopes = vec!["openid".to_owned()];
+    assert_eq!(
+        fixture.exchange().await.unwrap_err().decision,
+        Decision::Operator
+    );
+    assert!(fixture.provider.received().is_empty());
+}

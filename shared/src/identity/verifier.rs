@@ -1,0 +1,203 @@
+//! Who calls: verification of an incoming access token.
+//!
+//! The order of checks and the rules of issuers, keys and audiences are Microsoft.Identity.Web's and
+//! IdentityModel's; RFC 8725 says why each is there.
+
+use std::time::Duration;
+
+use super::{
+    authority::{Authority, Version},
+    claims::{Claims, Rules},
+    compact_token::CompactToken,
+    key_cache::{KeyCache, NoKeys},
+    keys::{KeySet, VerificationKey},
+    principal::Principal,
+    secret::UserAssertion,
+};
+use crate::{
+    config::{IdentityConfig, Tenant},
+    time::{SharedClock, Timestamp},
+};
+
+/// A user who called, by a token that is good for Errand.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// Who it is.
+    pub principal: Principal,
+    /// Their token, for an exchange.
+    pub assertion: UserAssertion,
+    /// When that token ends; at least 60 seconds from the check.
+    pub expires_at: Timestamp,
+    /// What the token permits at Errand (`scp`).
+    pub scopes: Vec<String>,
+    /// The application the user calls with (`azp`, `appid`).
+    pub client: Option<String>,
+    /// The application can deal with a claims challenge (`xms_cc` has `cp1`).
+    pub understands_claims_challenge: bool,
+}
+
+/// Why a call is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum VerifyError {
+    /// 401 without an error code: no bearer token, or several (RFC 6750 3.1).
+    #[error("no bearer token")]
+    Missing,
+    /// 401 `invalid_token`.
+    #[error("{description}")]
+    Invalid {
+        /// Safe to show, and to put between quotes in `WWW-Authenticate`.
+        description: &'static str,
+    },
+    /// 403: a good token of somebody who may not do this.
+    #[error("{reason}")]
+    Forbidden {
+        /// Which rule forbids it.
+        reason: ForbiddenReason,
+    },
+    /// 401 `invalid_token`: good, but it would be expired before it is exchanged.
+    #[error("the token expires too soon")]
+    ExpiresTooSoon,
+    /// 503: the provider's keys cannot be had, so nothing can be said of the token.
+    #[error("the identity provider's keys are not available")]
+    Unavailable {
+        /// Until it is worth another try; at least a second.
+        retry_after: Duration,
+    },
+}
+
+/// Why a good token does not suffice. Its text is safe to show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ForbiddenReason {
+    /// An application without a user: there is nobody to act for.
+    #[error("the token is an application's own, not a user's")]
+    AppOnly,
+    /// None of `required_scopes` is in the token.
+    #[error("the token lacks the required scope")]
+    MissingScope,
+    /// The application is not among `allowed_clients`.
+    #[error("the application may not call")]
+    ClientNotAllowed,
+}
+
+impl VerifyError {
+    pub(super) const fn invalid(description: &'static str) -> Self {
+        Self::Invalid { description }
+    }
+}
+
+impl From<NoKeys> for VerifyError {
+    fn from(NoKeys { retry_after }: NoKeys) -> Self {
+        Self::Unavailable { retry_after }
+    }
+}
+
+/// Checks tokens against the configuration and the provider's published keys.
+#[derive(Debug)]
+pub struct Verifier {
+    rules: Rules,
+    authority: Authority,
+    v1_keys: KeyCache,
+    v2_keys: KeyCache,
+    clock: SharedClock,
+}
+
+impl Verifier {
+    /// Makes no request yet: see [`Verifier::warm`].
+    pub fn new(config: &IdentityConfig, clock: SharedClock) -> Self {
+        let authority = Authority::of(config);
+        // Never the tenant that a token claims: a stranger would choose what is fetched.
+        let tenant = match &config.tenant {
+            Tenant::Single(tenant) => tenant,
+            Tenant::Multiple { authority, .. } => authority,
+        };
+        let keys = |version| KeyCache::new(authority.metadata(tenant, version), clock.clone());
+        Self {
+            rules: Rules::of(config),
+            v1_keys: keys(Version::V1),
+            v2_keys: keys(Version::V2),
+            authority,
+            clock,
+        }
+    }
+
+    /// Fetches the provider's keys unless they are there already, e.g. before the first request.
+    ///
+    /// # Errors
+    /// [`VerifyError::Unavailable`]: try again later; the first token will, too.
+    pub async fn warm(&self) -> Result<(), VerifyError> {
+        Ok(self.v2_keys.warm().await?)
+    }
+
+    /// Whether tokens can be checked now: there are keys that are not older than a day.
+    pub fn is_ready(&self) -> bool {
+        self.v2_keys.has_keys() || self.v1_keys.has_keys()
+    }
+
+    /// Returns who calls, from the value of the `Authorization` header.
+    ///
+    /// Several header lines are to be joined with a comma, as HTTP does, and are refused.
+    ///
+    /// Source: RFC 6750 2.1 and 3.1; RFC 9068 4; Entra "access token claims reference".
+    pub async fn verify(&self, authorization: Option<&str>) -> Result<Caller, VerifyError> {
+        let assertion = bearer_token(authorization).ok_or(VerifyError::Missing)?;
+        let token = CompactToken::parse(assertion)?;
+        let version = token.unverified_claims().version()?;
+        let keys = match version {
+            Version::V1 => &self.v1_keys,
+            Version::V2 => &self.v2_keys,
+        };
+        let keys = keys.keys_for(&token.key_id).await?;
+        let unknown_key = VerifyError::invalid("the token is signed with an unknown key");
+        let key = keys.key(&token.key_id).ok_or(unknown_key)?;
+        let claims = token.verify(key)?;
+        self.check_issuer(&claims, version, &keys, key)?;
+        let principal = self.rules.check(&claims, self.clock.now())?;
+        Ok(Caller {
+            principal,
+            assertion: UserAssertion::new(assertion),
+            expires_at: claims.expires_at()?,
+            scopes: claims.scopes(),
+            client: claims.client().map(str::to_owned),
+            understands_claims_challenge: claims.understands_claims_challenge(),
+        })
+    }
+
+    /// The issuer is the published one, for the token's own tenant, and the key may sign for it.
+    fn check_issuer(
+        &self,
+        claims: &Claims,
+        version: Version,
+        keys: &KeySet,
+        key: &VerificationKey,
+    ) -> Result<(), VerifyError> {
+        let tenant = claims.tenant()?;
+        let issuer = keys.issuer.for_tenant(tenant);
+        if claims.issuer() != issuer || !issuer.contains(tenant) {
+            return Err(VerifyError::invalid("the token is from another issuer"));
+        }
+        let Some(key_issuer) = key.issuer.as_ref().map(|issuer| issuer.for_tenant(tenant)) else {
+            return Ok(());
+        };
+        // Keys carry the issuer of the second generation; the first generation's is another host.
+        let is_own = key_issuer == issuer
+            || (version == Version::V1 && key_issuer == self.authority.v2_issuer(tenant));
+        if is_own {
+            Ok(())
+        } else {
+            Err(VerifyError::invalid(
+                "the token's key may not sign for its issuer",
+            ))
+        }
+    }
+}
+
+/// The one token of `Bearer TOKEN`; the scheme's name ignores case (RFC 9110 11.1).
+fn bearer_token(authorization: Option<&str>) -> Option<&str> {
+    let (scheme, token) = authorization?.trim().split_once(' ')?;
+    let token = token.trim_start();
+    let is_one = !token.is_empty() && !token.contains([',', ' ', '\t']);
+    (scheme.eq_ignore_ascii_case("bearer") && is_one).then_some(token)
+}
+
+#[cfg(test)]
+mod tests;
