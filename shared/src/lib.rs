@@ -16,3 +16,4 @@
 pub mod config;
 pub mod http;
 pub mod time;
+pub mod workflow;
