@@ -97,7 +97,10 @@ pub(super) fn locate(api: &DownstreamApi, reference: &str) -> Result<Url, Addres
         Url::parse(reference)
     } else {
         let base = api.base_url.as_str().trim_end_matches('/');
-        Url::parse(&format!("{base}/{}", reference.strip_prefix('/').unwrap_or(reference)))
+        Url::parse(&format!(
+            "{base}/{}",
+            reference.strip_prefix('/').unwrap_or(reference)
+        ))
     };
     let url = url.map_err(|_| outside())?;
     match below(api, &url) {
@@ -108,7 +111,10 @@ pub(super) fn locate(api: &DownstreamApi, reference: &str) -> Result<Url, Addres
 
 /// Whether `reference` begins with a scheme (RFC 3986 3.1), and so is no path.
 pub(super) fn is_absolute(reference: &str) -> bool {
-    reference.split(['/', '?', '#']).next().is_some_and(|first| first.contains(':'))
+    reference
+        .split(['/', '?', '#'])
+        .next()
+        .is_some_and(|first| first.contains(':'))
 }
 
 /// Splits an absolute URI behind `://`; `None` for everything else.
@@ -131,7 +137,9 @@ fn below<'u>(api: &DownstreamApi, url: &'u Url) -> Option<&'u str> {
     if !(same_origin && plain && url.has_host()) {
         return None;
     }
-    url.path().strip_prefix(base.path().trim_end_matches('/'))?.strip_prefix('/')
+    url.path()
+        .strip_prefix(base.path().trim_end_matches('/'))?
+        .strip_prefix('/')
 }
 
 /// Whether a path segment, decoded as often as anybody on the way might, is more than a name.
@@ -145,7 +153,9 @@ fn is_ambiguous(segment: &str) -> bool {
         {
             return true;
         }
-        let decoded = percent_decode_str(&segment).decode_utf8_lossy().into_owned();
+        let decoded = percent_decode_str(&segment)
+            .decode_utf8_lossy()
+            .into_owned();
         if decoded == segment {
             return false;
         }
@@ -204,7 +214,11 @@ pub(super) mod tests {
             methods: Vec::new(),
             paths: Vec::new(),
             max_response_bytes: 1_048_576,
-            retry: RetryConfig { max_attempts: 5, initial: second, max: second },
+            retry: RetryConfig {
+                max_attempts: 5,
+                initial: second,
+                max: second,
+            },
             honours_idempotency_key: false,
             extra_token_parameters: std::collections::BTreeMap::new(),
         }
@@ -213,17 +227,62 @@ pub(super) mod tests {
     #[test]
     fn references_are_joined_to_the_base_as_text() {
         for (base, reference, path, whole) in [
-            ("https://p.example", "api/data", "/api/data", "https://p.example/api/data"),
-            ("https://p.example/", "/api/data", "/api/data", "https://p.example/api/data"),
-            ("https://p.example/v1.0", "me", "/me", "https://p.example/v1.0/me"),
-            ("https://p.example/v1.0/", "/me?a=b%2Fc", "/me?a=b%2Fc", "https://p.example/v1.0/me?a=b%2Fc"),
-            ("https://p.example/v1", "https://p.example/v1/me", "/me", "https://p.example/v1/me"),
-            ("https://p.example/v1", "HTTPS://P.example:443/v1/me", "/me", "https://p.example/v1/me"),
+            (
+                "https://p.example",
+                "api/data",
+                "/api/data",
+                "https://p.example/api/data",
+            ),
+            (
+                "https://p.example/",
+                "/api/data",
+                "/api/data",
+                "https://p.example/api/data",
+            ),
+            (
+                "https://p.example/v1.0",
+                "me",
+                "/me",
+                "https://p.example/v1.0/me",
+            ),
+            (
+                "https://p.example/v1.0/",
+                "/me?a=b%2Fc",
+                "/me?a=b%2Fc",
+                "https://p.example/v1.0/me?a=b%2Fc",
+            ),
+            (
+                "https://p.example/v1",
+                "https://p.example/v1/me",
+                "/me",
+                "https://p.example/v1/me",
+            ),
+            (
+                "https://p.example/v1",
+                "HTTPS://P.example:443/v1/me",
+                "/me",
+                "https://p.example/v1/me",
+            ),
             ("http://localhost:81", "me:run", "", ""),
-            ("http://localhost:81", "a/me:run", "/a/me:run", "http://localhost:81/a/me:run"),
-            ("https://p.example", "a/50%25/ü", "/a/50%25/%C3%BC", "https://p.example/a/50%25/%C3%BC"),
+            (
+                "http://localhost:81",
+                "a/me:run",
+                "/a/me:run",
+                "http://localhost:81/a/me:run",
+            ),
+            (
+                "https://p.example",
+                "a/50%25/ü",
+                "/a/50%25/%C3%BC",
+                "https://p.example/a/50%25/%C3%BC",
+            ),
             ("https://p.example", "", "/", "https://p.example/"),
-            ("https://p.example", "a/...", "/a/...", "https://p.example/a/..."),
+            (
+                "https://p.example",
+                "a/...",
+                "/a/...",
+                "https://p.example/a/...",
+            ),
         ] {
             let api = api(base);
             match resolve(&api, "GET", reference, &[]) {
@@ -240,24 +299,83 @@ pub(super) mod tests {
     fn hostile_spellings_are_refused() {
         let api = api("https://p.example/api");
         for hostile in [
-            "..", "../admin", "a/../../admin", "a/..", "./a", "a/./b", "%2e%2e/admin", "%2E%2e/admin",
-            ".%2e/admin", "%2e", "%252e%252e/admin", "%25252e%25252e/admin", "..;/../admin/..",
-            "..\\admin", "a\\..\\b", "\\\\evil.example", "a%5cb", "a%5Cb", "a%255cb", "a%2fb",
-            "a%2Fb", "a%252fb", "//evil.example/api/a", "///evil.example", "/\\evil.example",
-            "https:evil.example", "https:/evil.example", "https:///evil.example/api/a",
-            "https://evil.example/api/a", "https://p.example.evil.example/api/a",
-            "https://evilp.example/api/a", "https://p.example@evil.example/api/a",
-            "https://evil.example@p.example/api/a", "https://user:password@p.example/api/a",
-            "https://p.example:8443/api/a", "http://p.example/api/a", "https://p.example./api/a",
-            "https://p.example/apix", "https://p.example/apix/a", "https://p.example/api",
-            "https://p.example/", "https://p.example", "https://p.example/api/../admin",
-            "https://p.example/api/%2e%2e/admin", "https://p.example/api//a",
-            "https://p.example/API/a", "https://p.example/%61pi/a", "https://p.example?/api/a",
-            "https://p.example\\api/a", "file:///etc/passwd", "javascript:alert(1)", "data:,x",
-            "a#b", "a%00b", "a%2500b", "a%0d%0aHost:evil", "a\0b", "a\nb", "a\tb", "\thttps://evil.example",
-            "ht\ntps://evil.example/", ".\t./admin", "a b", " a", "a\u{a0}b", "a\u{202e}b/..",
-            "a%3f/b", "a%23b", "a%ffb", "a\u{7f}b", "a\u{85}b", "blob:https://p.example/api/a",
-            "https://p.example/api/a#b", "https://[::1]/api/a", "//", "https://", "::",
+            "..",
+            "../admin",
+            "a/../../admin",
+            "a/..",
+            "./a",
+            "a/./b",
+            "%2e%2e/admin",
+            "%2E%2e/admin",
+            ".%2e/admin",
+            "%2e",
+            "%252e%252e/admin",
+            "%25252e%25252e/admin",
+            "..;/../admin/..",
+            "..\\admin",
+            "a\\..\\b",
+            "\\\\evil.example",
+            "a%5cb",
+            "a%5Cb",
+            "a%255cb",
+            "a%2fb",
+            "a%2Fb",
+            "a%252fb",
+            "//evil.example/api/a",
+            "///evil.example",
+            "/\\evil.example",
+            "https:evil.example",
+            "https:/evil.example",
+            "https:///evil.example/api/a",
+            "https://evil.example/api/a",
+            "https://p.example.evil.example/api/a",
+            "https://evilp.example/api/a",
+            "https://p.example@evil.example/api/a",
+            "https://evil.example@p.example/api/a",
+            "https://user:password@p.example/api/a",
+            "https://p.example:8443/api/a",
+            "http://p.example/api/a",
+            "https://p.example./api/a",
+            "https://p.example/apix",
+            "https://p.example/apix/a",
+            "https://p.example/api",
+            "https://p.example/",
+            "https://p.example",
+            "https://p.example/api/../admin",
+            "https://p.example/api/%2e%2e/admin",
+            "https://p.example/api//a",
+            "https://p.example/API/a",
+            "https://p.example/%61pi/a",
+            "https://p.example?/api/a",
+            "https://p.example\\api/a",
+            "file:///etc/passwd",
+            "javascript:alert(1)",
+            "data:,x",
+            "a#b",
+            "a%00b",
+            "a%2500b",
+            "a%0d%0aHost:evil",
+            "a\0b",
+            "a\nb",
+            "a\tb",
+            "\thttps://evil.example",
+            "ht\ntps://evil.example/",
+            ".\t./admin",
+            "a b",
+            " a",
+            "a\u{a0}b",
+            "a\u{202e}b/..",
+            "a%3f/b",
+            "a%23b",
+            "a%ffb",
+            "a\u{7f}b",
+            "a\u{85}b",
+            "blob:https://p.example/api/a",
+            "https://p.example/api/a#b",
+            "https://[::1]/api/a",
+            "//",
+            "https://",
+            "::",
         ] {
             let resolved = resolve(&api, "GET", hostile, &[]);
             assert!(resolved.is_err(), "{hostile:?} became {resolved:?}");
@@ -266,7 +384,10 @@ pub(super) mod tests {
 
     #[test]
     fn query_names_and_values_are_encoded() {
-        let query = [("q".to_owned(), "a&b=c d#/..".to_owned()), ("é".to_owned(), "\n".to_owned())];
+        let query = [
+            ("q".to_owned(), "a&b=c d#/..".to_owned()),
+            ("é".to_owned(), "\n".to_owned()),
+        ];
         let api = api("https://p.example");
         let path = resolve(&api, "GET", "find?x=1", &query).unwrap();
         assert_eq!(path, "/find?x=1&q=a%26b%3Dc%20d%23%2F..&%C3%A9=%0A");
@@ -281,7 +402,14 @@ pub(super) mod tests {
         assert!(resolve(&api, "GET", "pets/1/name?x=1", &[]).is_ok());
         let post = resolve(&api, "POST", "api/a", &[]);
         assert_eq!(post, Err(AddressError::Method("POST".to_owned())));
-        for path in ["apix/a", "api", "pets/name", "pets//name", "pets/1/2/name", "admin/api/a"] {
+        for path in [
+            "apix/a",
+            "api",
+            "pets/name",
+            "pets//name",
+            "pets/1/2/name",
+            "admin/api/a",
+        ] {
             let path = resolve(&api, "GET", path, &[]);
             assert!(matches!(path, Err(AddressError::Path(_))), "{path:?}");
         }

@@ -54,7 +54,11 @@ fn micros(number: &str) -> Option<u64> {
         return None;
     }
     let fraction: u64 = format!("{fraction:0<6.6}").parse().ok()?;
-    whole.parse::<u64>().ok()?.checked_mul(1_000_000)?.checked_add(fraction)
+    whole
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(1_000_000)?
+        .checked_add(fraction)
 }
 
 /// Reads a duration object, `{"minutes": 5}`.
@@ -71,12 +75,16 @@ pub(super) fn from_object(
     for (name, value) in object {
         let wrong = |detail| (Some(name.clone()), detail);
         let Some((_, milliseconds)) = UNITS.iter().find(|(unit, _)| unit == name) else {
-            return Err(wrong("A duration has `days, hours, minutes, seconds, milliseconds`."));
+            return Err(wrong(
+                "A duration has `days, hours, minutes, seconds, milliseconds`.",
+            ));
         };
         let Some(count) = value.as_u64() else {
             return Err(wrong("This must be a whole number, zero or more."));
         };
-        let length = count.checked_mul(*milliseconds).and_then(|length| sum.checked_add(length));
+        let length = count
+            .checked_mul(*milliseconds)
+            .and_then(|length| sum.checked_add(length));
         sum = length.ok_or_else(|| wrong("This is too long."))?;
     }
     Ok(Duration::from_millis(sum))
@@ -97,8 +105,25 @@ mod tests {
         assert_eq!(seconds("P400D"), Some(34_560_000.0));
         assert_eq!(seconds("PT0S"), Some(0.0));
         for wrong in [
-            "", "P", "PT", "P1", "1D", "P1Y", "P1M", "PT1D", "P1H", "PT1M1H", "PT1S1S", "P-1D",
-            "PT.5S", "PT1.S", "PT1.5.5S", "PT5µ", "p1d", "P99999999999999999999D", "PT1S ",
+            "",
+            "P",
+            "PT",
+            "P1",
+            "1D",
+            "P1Y",
+            "P1M",
+            "PT1D",
+            "P1H",
+            "PT1M1H",
+            "PT1S1S",
+            "P-1D",
+            "PT.5S",
+            "PT1.S",
+            "PT1.5.5S",
+            "PT5µ",
+            "p1d",
+            "P99999999999999999999D",
+            "PT1S ",
         ] {
             assert_eq!(seconds(wrong), None, "{wrong}");
         }

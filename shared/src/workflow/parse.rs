@@ -13,6 +13,9 @@ use serde_json::{Map, Number, Value};
 /// A value inside of them is the 128th level; it is also what `serde_json` reads back.
 pub const JSON_DEPTH: usize = 127;
 
+/// Stack for the parser of YAML, which needs far more than that of JSON: 20 kB a level, unoptimised.
+const YAML_STACK_BYTES: usize = 8 * 1024 * 1024;
+
 /// One thing that is wrong with a document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
@@ -26,15 +29,38 @@ pub struct Problem {
 pub fn parse_json(text: &[u8]) -> Result<Value, Problem> {
     let mut pointer = String::new();
     let mut json = serde_json::Deserializer::from_slice(text);
-    let value = Reader { pointer: &mut pointer, depth: 0 }.deserialize(&mut json);
+    let value = Reader {
+        pointer: &mut pointer,
+        depth: 0,
+    }
+    .deserialize(&mut json);
     match value.and_then(|value| json.end().map(|()| value)) {
         Ok(value) => Ok(value),
-        Err(error) => Err(Problem { pointer, detail: format!("Not valid JSON: {error}.") }),
+        Err(error) => Err(Problem {
+            pointer,
+            detail: format!("Not valid JSON: {error}."),
+        }),
     }
 }
 
 /// Reads YAML 1.2: like [`parse_json`]; `yes` and `n` are strings, aliases that multiply are refused.
 pub fn parse_yaml(text: &str) -> Result<Value, Problem> {
+    let failed = |detail: &str| Problem {
+        pointer: String::new(),
+        detail: detail.to_owned(),
+    };
+    std::thread::scope(|scope| {
+        let parser = std::thread::Builder::new().stack_size(YAML_STACK_BYTES);
+        match parser.spawn_scoped(scope, || read_yaml(text)) {
+            Ok(thread) => thread
+                .join()
+                .unwrap_or_else(|_| Err(failed("Not valid YAML."))),
+            Err(error) => Err(failed(&format!("No thread to read YAML with: {error}."))),
+        }
+    })
+}
+
+fn read_yaml(text: &str) -> Result<Value, Problem> {
     let options = serde_saphyr::options! {
         strict_booleans: true,
         with_snippet: false,
@@ -48,9 +74,16 @@ pub fn parse_yaml(text: &str) -> Result<Value, Problem> {
     };
     let mut pointer = String::new();
     let value = serde_saphyr::with_deserializer_from_str_with_options(text, options, |yaml| {
-        Reader { pointer: &mut pointer, depth: 0 }.deserialize(yaml)
+        Reader {
+            pointer: &mut pointer,
+            depth: 0,
+        }
+        .deserialize(yaml)
     });
-    value.map_err(|error| Problem { pointer, detail: format!("Not valid YAML: {error}.") })
+    value.map_err(|error| Problem {
+        pointer,
+        detail: format!("Not valid YAML: {error}."),
+    })
 }
 
 /// Whether objects and arrays stand deeper in each other than [`JSON_DEPTH`].
@@ -86,7 +119,10 @@ impl Reader<'_> {
         if self.depth < JSON_DEPTH {
             Ok(self.depth + 1)
         } else {
-            Err(E::custom(format_args!("nested deeper than {} levels", JSON_DEPTH + 1)))
+            Err(E::custom(format_args!(
+                "nested deeper than {} levels",
+                JSON_DEPTH + 1
+            )))
         }
     }
 }
@@ -149,7 +185,10 @@ impl<'de> Visitor<'de> for Reader<'_> {
         let mut array = Vec::new();
         loop {
             push_token(self.pointer, &array.len().to_string());
-            let reader = Reader { pointer: &mut *self.pointer, depth };
+            let reader = Reader {
+                pointer: &mut *self.pointer,
+                depth,
+            };
             let item = items.next_element_seed(reader)?;
             self.pointer.truncate(here);
             match item {
@@ -168,7 +207,10 @@ impl<'de> Visitor<'de> for Reader<'_> {
             if object.contains_key(&key) {
                 return Err(A::Error::custom(format_args!("duplicate key `{key}`")));
             }
-            let reader = Reader { pointer: &mut *self.pointer, depth };
+            let reader = Reader {
+                pointer: &mut *self.pointer,
+                depth,
+            };
             let value = fields.next_value_seed(reader)?;
             self.pointer.truncate(here);
             object.insert(key, value);
@@ -187,7 +229,11 @@ mod tests {
     fn a_key_that_stands_twice_is_refused_with_its_place() {
         let problem = parse_json(br#"{"a": [{"b": 1, "b": 2}]}"#).unwrap_err();
         assert_eq!(problem.pointer, "/a/0/b");
-        assert!(problem.detail.contains("duplicate key `b`"), "{}", problem.detail);
+        assert!(
+            problem.detail.contains("duplicate key `b`"),
+            "{}",
+            problem.detail
+        );
         assert!(parse_yaml("a: 1\na: 2\n").is_err());
     }
 
@@ -199,8 +245,10 @@ mod tests {
         assert!(is_too_deep(&json!([deep])));
         assert!(parse_json(nested(JSON_DEPTH + 1).as_bytes()).is_err());
         assert!(parse_json("[".repeat(1_000_000).as_bytes()).is_err());
-        assert!(parse_yaml(&nested(100)).is_ok());
-        assert!(parse_yaml(&nested(300)).is_err());
+        assert!(parse_yaml(&nested(JSON_DEPTH)).is_ok());
+        for levels in [JSON_DEPTH + 1, 300, 100_000] {
+            assert!(parse_yaml(&nested(levels)).is_err(), "{levels}");
+        }
     }
 
     #[test]
@@ -216,8 +264,7 @@ mod tests {
     #[test]
     fn only_true_and_false_are_booleans_in_yaml() {
         let value = parse_yaml("each: n\nat: yes\nreally: true\nversion: '1.0'\nn: 3").unwrap();
-        let expected =
-            json!({"each": "n", "at": "yes", "really": true, "version": "1.0", "n": 3});
+        let expected = json!({"each": "n", "at": "yes", "really": true, "version": "1.0", "n": 3});
         assert_eq!(value, expected);
     }
 
@@ -225,6 +272,9 @@ mod tests {
     fn what_follows_the_value_is_refused() {
         assert!(parse_json(b"{} {}").is_err());
         assert!(parse_json(b"").is_err());
-        assert_eq!(parse_json(b" [1, -2, 0.5, null] ").unwrap(), json!([1, -2, 0.5, null]));
+        assert_eq!(
+            parse_json(b" [1, -2, 0.5, null] ").unwrap(),
+            json!([1, -2, 0.5, null])
+        );
     }
 }

@@ -24,17 +24,26 @@ impl Checkpoint {
         let total = workflow.total();
         if let Some(End::Completed(_)) = self.end {
             // What `end` or `exit` left out counts as skipped.
-            return Progress { tasks: Vec::new(), completed: total.unwrap_or(self.completed), total };
+            return Progress {
+                tasks: Vec::new(),
+                completed: total.unwrap_or(self.completed),
+                total,
+            };
         }
         let mut pointer = "/do".to_owned();
         let mut before = 0;
-        let running = self.root.as_ref().is_some_and(|root| {
-            descend(&workflow.tasks, root, &mut pointer, &mut before)
-        });
+        let running = self
+            .root
+            .as_ref()
+            .is_some_and(|root| descend(&workflow.tasks, root, &mut pointer, &mut before));
         Progress {
             tasks: if running { vec![pointer] } else { Vec::new() },
             // Without jumps, all that stands before is done, be it finished or left by `exit`.
-            completed: if total.is_some() { before } else { self.completed },
+            completed: if total.is_some() {
+                before
+            } else {
+                self.completed
+            },
             total,
         }
     }

@@ -34,7 +34,9 @@ pub(super) struct Fields<'v> {
 
 impl<'v> Fields<'v> {
     pub(super) fn get(&self, name: &str) -> Option<(&'v Value, Place)> {
-        self.object.get(name).map(|value| (value, self.place.at(name)))
+        self.object
+            .get(name)
+            .map(|value| (value, self.place.at(name)))
     }
 }
 
@@ -54,10 +56,17 @@ impl Checker<'_> {
                 self.refuse(&place.at(name), detail);
             }
         }
-        Some(Fields { object, place: place.clone() })
+        Some(Fields {
+            object,
+            place: place.clone(),
+        })
     }
 
-    pub(super) fn required<'v>(&mut self, fields: &Fields<'v>, name: &str) -> Option<(&'v Value, Place)> {
+    pub(super) fn required<'v>(
+        &mut self,
+        fields: &Fields<'v>,
+        name: &str,
+    ) -> Option<(&'v Value, Place)> {
         let field = fields.get(name);
         if field.is_none() {
             self.refuse(&fields.place, format!("Property `{name}` is missing."));
@@ -65,7 +74,11 @@ impl Checker<'_> {
         field
     }
 
-    pub(super) fn object<'v>(&mut self, value: &'v Value, place: &Place) -> Option<&'v Map<String, Value>> {
+    pub(super) fn object<'v>(
+        &mut self,
+        value: &'v Value,
+        place: &Place,
+    ) -> Option<&'v Map<String, Value>> {
         let object = value.as_object();
         if object.is_none() {
             self.refuse(place, "This must be an object.");

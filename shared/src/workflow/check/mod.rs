@@ -28,8 +28,13 @@ pub fn check(
     apis: Option<&DownstreamApis>,
 ) -> Result<Workflow, Vec<Problem>> {
     let root = Place::default();
-    let mut checker =
-        Checker { limits, configuration: apis, problems: Vec::new(), tasks: 0, apis: Vec::new() };
+    let mut checker = Checker {
+        limits,
+        configuration: apis,
+        problems: Vec::new(),
+        tasks: 0,
+        apis: Vec::new(),
+    };
     let workflow = if is_too_deep(document) {
         checker.refuse(&root, "The document is nested deeper than 128 levels.");
         None
@@ -53,7 +58,10 @@ struct Checker<'a> {
 
 impl Checker<'_> {
     fn refuse(&mut self, place: &Place, detail: impl Into<String>) {
-        self.problems.push(Problem { pointer: place.to_string(), detail: detail.into() });
+        self.problems.push(Problem {
+            pointer: place.to_string(),
+            detail: detail.into(),
+        });
     }
 
     fn workflow(&mut self, document: &Value, root: &Place) -> Option<Workflow> {
@@ -63,14 +71,16 @@ impl Checker<'_> {
             "schedule" => Some("A job runs once; start it again from outside.".to_owned()),
             _ => None,
         })?;
-        let header = self.required(&fields, "document").and_then(|(value, place)| {
-            self.header(value, &place)
-        });
+        let header = self
+            .required(&fields, "document")
+            .and_then(|(value, place)| self.header(value, &place));
         let input_from = self.filter(&fields, "input", "from", Scope::WorkflowInput);
         if let Some((value, place)) = fields.get("use") {
             self.fields(value, &place, &[], |name| Some(refusals::reusable(name)));
         }
-        let tasks = self.required(&fields, "do").map(|(value, place)| self.tasks(value, &place, 1));
+        let tasks = self
+            .required(&fields, "do")
+            .map(|(value, place)| self.tasks(value, &place, 1));
         let output_as = self.filter(&fields, "output", "as", Scope::WorkflowOutput);
         if let Some((value, place)) = fields.get("evaluate") {
             self.evaluate(value, &place);
@@ -87,7 +97,9 @@ impl Checker<'_> {
             tasks: tasks?,
             configuration: self.configuration.map(|configured| {
                 let named = self.apis.iter();
-                named.filter_map(|name| Some((name.clone(), configured.get(name)?.clone()))).collect()
+                named
+                    .filter_map(|name| Some((name.clone(), configured.get(name)?.clone())))
+                    .collect()
             }),
             apis: std::mem::take(&mut self.apis),
         })
@@ -95,7 +107,16 @@ impl Checker<'_> {
 
     /// `document`: its `dsl`, `namespace`, `name` and `version`.
     fn header(&mut self, value: &Value, place: &Place) -> Option<[String; 4]> {
-        let known = ["dsl", "namespace", "name", "version", "title", "summary", "tags", "metadata"];
+        let known = [
+            "dsl",
+            "namespace",
+            "name",
+            "version",
+            "title",
+            "summary",
+            "tags",
+            "metadata",
+        ];
         let fields = self.fields(value, place, &known, |_| None)?;
         for name in ["title", "summary"] {
             if let Some((value, place)) = fields.get(name) {
@@ -167,9 +188,8 @@ impl Checker<'_> {
     /// A string that is an expression, with or without `${ }`.
     fn expression(&mut self, text: &str, place: &Place, scope: Scope) -> Option<Expression> {
         let source = whole_expression(text).map(|inner| inner.unwrap_or(text));
-        let compiled = source.and_then(|source| {
-            Expression::compile(source, scope, self.limits.expression_bytes)
-        });
+        let compiled = source
+            .and_then(|source| Expression::compile(source, scope, self.limits.expression_bytes));
         compiled.map_err(|detail| self.refuse(place, detail)).ok()
     }
 
@@ -189,7 +209,10 @@ impl Checker<'_> {
                     .enumerate()
                     .map(|(index, item)| self.template(item, &place.at(index), scope))
                     .collect();
-                items.into_iter().collect::<Option<_>>().map(Template::Array)
+                items
+                    .into_iter()
+                    .collect::<Option<_>>()
+                    .map(Template::Array)
             }
             Value::Object(fields) => {
                 let fields: Vec<_> = fields
@@ -198,7 +221,10 @@ impl Checker<'_> {
                         Some((key.clone(), self.template(field, &place.at(key), scope)?))
                     })
                     .collect();
-                fields.into_iter().collect::<Option<_>>().map(Template::Object)
+                fields
+                    .into_iter()
+                    .collect::<Option<_>>()
+                    .map(Template::Object)
             }
             literal => Some(Template::Literal(literal.clone())),
         }
@@ -229,8 +255,12 @@ fn is_semantic_version(text: &str) -> bool {
             !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
         })
     };
-    let (text, build) = text.split_once('+').map_or((text, None), |(text, build)| (text, Some(build)));
-    let (core, pre) = text.split_once('-').map_or((text, None), |(core, pre)| (core, Some(pre)));
+    let (text, build) = text
+        .split_once('+')
+        .map_or((text, None), |(text, build)| (text, Some(build)));
+    let (core, pre) = text
+        .split_once('-')
+        .map_or((text, None), |(core, pre)| (core, Some(pre)));
     let numbers: Vec<_> = core.split('.').collect();
     numbers.len() == 3
         && numbers.into_iter().all(is_number)

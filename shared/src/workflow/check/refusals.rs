@@ -3,8 +3,9 @@
 use serde_json::Value;
 
 /// Kinds of task that are not supported yet or never will be.
-pub(super) const TASKS: [&str; 8] =
-    ["fork", "for", "switch", "try", "raise", "listen", "emit", "run"];
+pub(super) const TASKS: [&str; 8] = [
+    "fork", "for", "switch", "try", "raise", "listen", "emit", "run",
+];
 
 /// Properties that belong to such a kind.
 pub(super) const TASK_PROPERTIES: [&str; 3] = ["while", "catch", "foreach"];
@@ -22,7 +23,9 @@ pub(super) fn not_yet(name: &str) -> String {
 pub(super) fn task(kind: &str, value: &Value) -> String {
     match kind {
         "run" if value.get("workflow").is_some() => not_yet("run.workflow"),
-        "run" => "`run` is not supported: this service never runs containers, scripts or shells.".into(),
+        "run" => {
+            "`run` is not supported: this service never runs containers, scripts or shells.".into()
+        }
         "listen" => "`listen` is not supported yet; poll with `call: http` and `wait`.".into(),
         _ => not_yet(kind),
     }

@@ -13,7 +13,11 @@ pub(super) fn bytes(value: &Value) -> usize {
         Value::String(text) => text.len() + 2,
         Value::Array(items) => items.iter().map(|item| bytes(item) + 1).sum::<usize>() + 2,
         Value::Object(fields) => {
-            fields.iter().map(|(key, field)| key.len() + bytes(field) + 4).sum::<usize>() + 2
+            fields
+                .iter()
+                .map(|(key, field)| key.len() + bytes(field) + 4)
+                .sum::<usize>()
+                + 2
         }
     }
 }
@@ -26,7 +30,10 @@ pub(super) fn to_val(value: &Value) -> Val {
         Value::String(text) => Val::from(text.clone()),
         Value::Array(items) => items.iter().map(to_val).collect(),
         Value::Object(fields) => Val::obj(
-            fields.iter().map(|(key, field)| (Val::from(key.clone()), to_val(field))).collect::<Map>(),
+            fields
+                .iter()
+                .map(|(key, field)| (Val::from(key.clone()), to_val(field)))
+                .collect::<Map>(),
         ),
     }
 }
@@ -55,10 +62,15 @@ fn convert(value: &Val, budget: &mut usize) -> Result<Value, &'static str> {
         Val::Null => Value::Null,
         Val::Bool(value) => Value::Bool(*value),
         Val::Num(number) => from_num(number),
-        Val::TStr(text) | Val::BStr(text) => Value::String(String::from_utf8_lossy(text).into_owned()),
-        Val::Arr(items) => {
-            Value::Array(items.iter().map(|item| convert(item, budget)).collect::<Result<_, _>>()?)
+        Val::TStr(text) | Val::BStr(text) => {
+            Value::String(String::from_utf8_lossy(text).into_owned())
         }
+        Val::Arr(items) => Value::Array(
+            items
+                .iter()
+                .map(|item| convert(item, budget))
+                .collect::<Result<_, _>>()?,
+        ),
         Val::Obj(fields) => {
             let mut object = serde_json::Map::new();
             for (key, field) in fields.iter() {

@@ -18,17 +18,27 @@ use super::Variable;
 
 const PARTS: usize = 64;
 const DEPTH: usize = 32;
-/// Parsing recurses with brackets and with tokens; both are bounded before it begins.
+/// Bounds what the lexer recurses with, before it begins.
 const BRACKETS: usize = 128;
+/// Tokens behind which the parser recurses; some are names of fields too.
+const PREFIXES: [&str; 9] = [
+    "-", "as", "def", "foreach", "if", "label", "reduce", "try", "catch",
+];
 const TOKENS: usize = 512;
 
-const ONLY: &str =
-    "Only paths, operators, constructors and `if` are supported in expressions yet.";
+const ONLY: &str = "Only paths, operators, constructors and `if` are supported in expressions yet.";
 const TOO_LARGE: &str = "An expression has at most 64 parts, nested at most 32 deep.";
 
 /// Filters of jq that reach beyond the data; they stay refused when others are supported.
 const NEVER: [&str; 8] = [
-    "debug", "env", "halt", "halt_error", "input", "input_filename", "inputs", "stderr",
+    "debug",
+    "env",
+    "halt",
+    "halt_error",
+    "input",
+    "input_filename",
+    "inputs",
+    "stderr",
 ];
 
 /// Where an expression stands, which decides about its variables.
@@ -73,41 +83,75 @@ pub(super) struct Shape {
 
 /// Finds out whether `source` is tree-shaped; the error is a sentence for the author.
 pub(super) fn examine(source: &str, scope: Scope) -> Result<Shape, String> {
-    if source.bytes().filter(|byte| matches!(byte, b'(' | b'[' | b'{')).count() > BRACKETS {
+    if source
+        .bytes()
+        .filter(|byte| matches!(byte, b'(' | b'[' | b'{'))
+        .count()
+        > BRACKETS
+    {
         return Err(TOO_LARGE.to_owned());
     }
     let invalid = || "This is not a valid jq expression.".to_owned();
     let tokens = Lexer::new(source).lex().map_err(|_| invalid())?;
-    if count(&tokens) > TOKENS {
+    if nesting(&tokens) > DEPTH || count(&tokens) > TOKENS {
         return Err(TOO_LARGE.to_owned());
     }
     if let Some(Token("import" | "include" | "module", Tok::Word)) = tokens.first() {
         return Err("An expression cannot import.".to_owned());
     }
-    let term = Parser::new(&tokens).parse(|parser| parser.term()).map_err(|errors| {
-        match errors.first() {
+    let term = Parser::new(&tokens)
+        .parse(|parser| parser.term())
+        .map_err(|errors| match errors.first() {
             Some((_, Some(Token(found, _)))) => {
                 let found: String = found.chars().take(40).collect();
                 format!("This is not a valid jq expression: `{found}` is unexpected.")
             }
             _ => invalid(),
-        }
-    })?;
-    let mut examination = Examination { scope, shape: Shape::default() };
-    examination.visit(&term, Place { depth: 0, copies: 0, interpolated: false })?;
+        })?;
+    let mut examination = Examination {
+        scope,
+        shape: Shape::default(),
+    };
+    examination.visit(
+        &term,
+        Place {
+            depth: 0,
+            copies: 0,
+            interpolated: false,
+        },
+    )?;
     Ok(examination.shape)
 }
 
+/// The tokens within each token of a list.
+fn within<'t, 's>(tokens: &'t [Token<&'s str>]) -> impl Iterator<Item = &'t [Token<&'s str>]> {
+    tokens.iter().flat_map(|Token(_, token)| match token {
+        Tok::Block(tokens) => vec![&tokens[..]],
+        Tok::Str(parts) => parts
+            .iter()
+            .filter_map(|part| match part {
+                StrPart::Term(token) => Some(std::slice::from_ref(token)),
+                StrPart::Str(_) | StrPart::Char(_) => None,
+            })
+            .collect(),
+        _ => Vec::new(),
+    })
+}
+
 fn count(tokens: &[Token<&str>]) -> usize {
-    let within = |Token(_, token): &Token<&str>| match token {
-        Tok::Block(tokens) => count(tokens),
-        Tok::Str(parts) => parts.iter().map(|part| match part {
-            StrPart::Term(token) => count(std::slice::from_ref(token)),
-            _ => 1,
-        }).sum(),
-        _ => 0,
-    };
-    tokens.iter().map(|token| 1 + within(token)).sum()
+    tokens.len() + within(tokens).map(count).sum::<usize>()
+}
+
+/// How deep the parser may have to recurse.
+fn nesting(tokens: &[Token<&str>]) -> usize {
+    let here = tokens
+        .iter()
+        .filter(|Token(text, _)| PREFIXES.contains(text))
+        .count();
+    here + within(tokens)
+        .map(|tokens| 1 + nesting(tokens))
+        .max()
+        .unwrap_or(0)
 }
 
 /// What stands above a term.
@@ -121,7 +165,10 @@ struct Place {
 
 impl Place {
     fn copied(self, times: usize) -> Self {
-        Self { copies: self.copies.max(1) * times, ..self }
+        Self {
+            copies: self.copies.max(1) * times,
+            ..self
+        }
     }
 }
 
@@ -143,7 +190,9 @@ impl Examination {
             Term::Arr(Some(items)) => self.items(items, place),
             Term::Obj(fields) => fields.iter().try_for_each(|(key, field)| {
                 self.visit(key, place)?;
-                field.as_ref().map_or(Ok(()), |field| self.visit(field, place))
+                field
+                    .as_ref()
+                    .map_or(Ok(()), |field| self.visit(field, place))
             }),
             Term::Neg(term) | Term::TryCatch(term, None) => self.visit(term, place),
             Term::BinOp(left, operator, right) => {
@@ -162,14 +211,22 @@ impl Examination {
                     self.visit(condition, place)?;
                     self.visit(then, place)?;
                 }
-                otherwise.as_ref().map_or(Ok(()), |otherwise| self.visit(otherwise, place))
+                otherwise
+                    .as_ref()
+                    .map_or(Ok(()), |otherwise| self.visit(otherwise, place))
             }
             Term::Call("true" | "false" | "null", arguments) if arguments.is_empty() => Ok(()),
             Term::Call(name, _) if NEVER.contains(name) => Err(format!("Unknown filter `{name}`.")),
             Term::Var(name) => self.variable(name, place),
             Term::Path(head, path) => {
-                self.visit(head, place)?;
-                path.0.iter().try_for_each(|(part, _)| self.path_part(part, place))
+                match **head {
+                    // `.a` is one part, not two.
+                    Term::Id => self.shape.copies += place.copies,
+                    _ => self.visit(head, place)?,
+                }
+                path.0
+                    .iter()
+                    .try_for_each(|(part, _)| self.path_part(part, place))
             }
             _ => Err(ONLY.to_owned()),
         }
@@ -180,7 +237,10 @@ impl Examination {
         if self.shape.parts > PARTS || place.depth >= DEPTH {
             return Err(TOO_LARGE.to_owned());
         }
-        Ok(Place { depth: place.depth + 1, ..place })
+        Ok(Place {
+            depth: place.depth + 1,
+            ..place
+        })
     }
 
     /// The items of an array, which are the one place for commas.
@@ -201,7 +261,13 @@ impl Examination {
                     return Err(ONLY.to_owned());
                 }
                 // A control character becomes six: `\u0000`.
-                self.visit(term, Place { interpolated: true, ..place.copied(6) })?;
+                self.visit(
+                    term,
+                    Place {
+                        interpolated: true,
+                        ..place.copied(6)
+                    },
+                )?;
             }
         }
         Ok(())
@@ -252,11 +318,39 @@ mod tests {
     #[test]
     fn what_is_no_tree_is_refused() {
         for source in [
-            ". | .", ".[]", ".a[]", "..", "length", "map(.)", ". as $x | $x", "1, 2", "[(1, 2) + 3]",
-            "(1, 2)", "\"a\" * 3", "{} * {}", ".a = 1", ".a |= 1", ".a += 1", ".a //= 1",
-            "def f: f; f", "reduce . as $x (0; 1)", "foreach . as $x (0; 1)", "label $x | 1",
-            "try . catch .", "@base64", "@json \"\\(.)\"", ".[.x]", ".[.x:]", ".[[1]]", ".[$input]",
-            "\"\\(\"\\(.)\")\"", "now", "limit(1; 2)", "f::g", "[repeat(1)]", "{a: (1, 2)}",
+            ". | .",
+            ".[]",
+            ".a[]",
+            "..",
+            "length",
+            "map(.)",
+            ". as $x | $x",
+            "1, 2",
+            "[(1, 2) + 3]",
+            "(1, 2)",
+            "\"a\" * 3",
+            "{} * {}",
+            ".a = 1",
+            ".a |= 1",
+            ".a += 1",
+            ".a //= 1",
+            "def f: f; f",
+            "reduce . as $x (0; 1)",
+            "foreach . as $x (0; 1)",
+            "label $x | 1",
+            "try . catch .",
+            "@base64",
+            "@json \"\\(.)\"",
+            ".[.x]",
+            ".[.x:]",
+            ".[[1]]",
+            ".[$input]",
+            "\"\\(\"\\(.)\")\"",
+            "now",
+            "limit(1; 2)",
+            "f::g",
+            "[repeat(1)]",
+            "{a: (1, 2)}",
         ] {
             assert_eq!(refusal(source), ONLY, "{source}");
         }
@@ -264,13 +358,25 @@ mod tests {
 
     #[test]
     fn what_reaches_beyond_the_data_is_refused_by_name() {
-        for name in ["env", "input", "inputs", "halt", "halt_error", "debug", "stderr"] {
+        for name in [
+            "env",
+            "input",
+            "inputs",
+            "halt",
+            "halt_error",
+            "debug",
+            "stderr",
+        ] {
             assert_eq!(refusal(name), format!("Unknown filter `{name}`."));
         }
         for name in ["$secrets", "$authorization", "$ENV", "$__loc__", "$x"] {
             assert_eq!(refusal(name), format!("Unknown variable `{name}`."));
         }
-        for source in ["import \"a\" as $x; $x", "include \"a\"; .", "  import \"a\" as a; ."] {
+        for source in [
+            "import \"a\" as $x; $x",
+            "include \"a\"; .",
+            "  import \"a\" as a; .",
+        ] {
             assert_eq!(refusal(source), "An expression cannot import.");
         }
     }
@@ -282,20 +388,27 @@ mod tests {
         assert!(examine("$input", Scope::Task).is_ok());
         assert!(examine("$output", Scope::Task).is_err());
         assert!(examine("$task", Scope::WorkflowOutput).is_err());
-        assert_eq!(examine("$context", Scope::Task).unwrap().variables, [Variable::Context]);
+        assert_eq!(
+            examine("$context", Scope::Task).unwrap().variables,
+            [Variable::Context]
+        );
     }
 
     #[test]
     fn no_expression_is_deep_enough_to_overflow_the_stack() {
         for (open, close) in [("(", ")"), ("[", "]"), ("{a:", "}"), ("\"\\(", ")\"")] {
-            for levels in [40, 128, 1_000, 100_000] {
+            for levels in [32, 33, 40, 128, 1_000, 100_000] {
                 let source = format!("{}.{}", open.repeat(levels), close.repeat(levels));
                 // Parentheses are no part of the tree.
-                assert_eq!(examine(&source, Scope::Task).is_ok(), open == "(" && levels <= 128);
+                assert_eq!(
+                    examine(&source, Scope::Task).is_ok(),
+                    open == "(" && levels <= 32
+                );
             }
         }
-        for prefix in ["-", "if ", "try ", ". as $x | ", "def f: ", "reduce ", "1 + ", "1 | ", ".a ", "? "] {
-            for times in [100, 250, 400, 510, 1_000] {
+        let prefixes = "-;if ;try ;. as $x | ;def f: ;reduce ;1 + ;1 | ;1, ;. = ;.a // ;{a:1} + ";
+        for prefix in prefixes.split(';') {
+            for times in [33, 100, 250, 500, 1_000] {
                 let source = format!("{}1", prefix.repeat(times));
                 assert!(examine(&source, Scope::Task).is_err(), "{prefix} {times}");
             }
@@ -308,6 +421,9 @@ mod tests {
         assert!(examine(&sum(16), Scope::Task).is_ok());
         assert_eq!(refusal(&sum(64)), TOO_LARGE);
         assert!(examine(&format!("[{}]", vec!["1"; 63].join(",")), Scope::Task).is_ok());
-        assert_eq!(refusal(&format!("[{}]", vec!["1"; 64].join(","))), TOO_LARGE);
+        assert_eq!(
+            refusal(&format!("[{}]", vec!["1"; 64].join(","))),
+            TOO_LARGE
+        );
     }
 }

@@ -52,7 +52,15 @@ pub fn step(
 ) -> Outcome {
     if checkpoint.end.is_none() {
         let mut root = checkpoint.root.take();
-        let mut job = Job { workflow, limits, checkpoint, reply, now, started: 0, work: 0 };
+        let mut job = Job {
+            workflow,
+            limits,
+            checkpoint,
+            reply,
+            now,
+            started: 0,
+            work: 0,
+        };
         let progress = job.run(&mut root);
         checkpoint.root = root;
         checkpoint.end = match progress.and_then(|wanted| wanted.within(checkpoint, limits)) {
@@ -171,9 +179,9 @@ impl Job<'_> {
         };
         match self.list(&self.workflow.tasks, list, "/do")? {
             Flow::Blocked(wanted) => Ok(wanted),
-            Flow::Done(output, _) => {
-                self.transform(self.workflow.output_as.as_ref(), &output, &frame).map(Wanted::Nothing)
-            }
+            Flow::Done(output, _) => self
+                .transform(self.workflow.output_as.as_ref(), &output, &frame)
+                .map(Wanted::Nothing),
         }
     }
 
@@ -210,7 +218,12 @@ impl Job<'_> {
     }
 
     /// Begins or continues the current task of `list`.
-    fn task(&mut self, task: &Task, list: &mut ListState, pointer: &str) -> Result<Flow, WorkflowError> {
+    fn task(
+        &mut self,
+        task: &Task,
+        list: &mut ListState,
+        pointer: &str,
+    ) -> Result<Flow, WorkflowError> {
         if list.task.is_none() {
             if self.started >= STEP_TASK_STARTS || self.work >= STEP_BYTES {
                 return Ok(Flow::Blocked(Wanted::Time(self.now)));
@@ -290,10 +303,16 @@ impl Job<'_> {
         let activity = match &task.activity {
             Activity::Set(_) => ActivityState::Set,
             Activity::Do(_) => ActivityState::Do(ListState::begin(data.clone())),
-            Activity::Wait(delay) => ActivityState::Wait(self.now + self.delay(delay, data, &frame)?),
+            Activity::Wait(delay) => {
+                ActivityState::Wait(self.now + self.delay(delay, data, &frame)?)
+            }
             Activity::Call(call) => ActivityState::Call(self.call(call, data, &frame)?),
         };
-        Ok(Some(TaskState { started_at: self.now, input, activity }))
+        Ok(Some(TaskState {
+            started_at: self.now,
+            input,
+            activity,
+        }))
     }
 
     /// Continues what a task does.
@@ -308,7 +327,9 @@ impl Job<'_> {
             (Activity::Do(tasks), ActivityState::Do(list)) => {
                 return self.list(tasks, list, &format!("{}/do", frame.pointer));
             }
-            (Activity::Set(template), ActivityState::Set) => self.evaluate(template, input, frame)?,
+            (Activity::Set(template), ActivityState::Set) => {
+                self.evaluate(template, input, frame)?
+            }
             (Activity::Wait(_), ActivityState::Wait(until)) => {
                 if self.now < *until {
                     return Ok(Flow::Blocked(Wanted::Time(*until)));
@@ -328,7 +349,12 @@ impl Job<'_> {
         Ok(Flow::Done(output, Then::Continue))
     }
 
-    fn delay(&mut self, delay: &Delay, input: &Value, frame: &Frame) -> Result<Duration, WorkflowError> {
+    fn delay(
+        &mut self,
+        delay: &Delay,
+        input: &Value,
+        frame: &Frame,
+    ) -> Result<Duration, WorkflowError> {
         let expression = match delay {
             Delay::Fixed(length) => return Ok(*length),
             Delay::Computed(expression) => expression,
@@ -338,19 +364,30 @@ impl Job<'_> {
             Value::Object(object) => duration::from_object(&object).ok(),
             _ => None,
         };
-        length.filter(|length| *length <= self.limits.max_deadline).ok_or_else(|| {
-            WorkflowError::expression(format!("`{expression}` gives no duration a job may wait."))
-        })
+        length
+            .filter(|length| *length <= self.limits.max_deadline)
+            .ok_or_else(|| {
+                WorkflowError::expression(format!(
+                    "`{expression}` gives no duration a job may wait."
+                ))
+            })
     }
 
     /// Fixes the request of a task.
-    fn call(&mut self, call: &HttpCall, input: &Value, frame: &Frame) -> Result<Call, WorkflowError> {
+    fn call(
+        &mut self,
+        call: &HttpCall,
+        input: &Value,
+        frame: &Frame,
+    ) -> Result<Call, WorkflowError> {
         if self.checkpoint.calls >= self.limits.calls {
             let detail = format!("A job makes at most {} calls.", self.limits.calls);
             return Err(WorkflowError::runtime(detail));
         }
         let reference = match &call.address {
-            Address::Literal(template) => template.expand(input).map_err(WorkflowError::expression)?,
+            Address::Literal(template) => {
+                template.expand(input).map_err(WorkflowError::expression)?
+            }
             Address::Computed(expression) => match self.compute(expression, input, frame)? {
                 Value::String(reference) if !reference.is_empty() => reference,
                 _ => {
@@ -360,7 +397,10 @@ impl Job<'_> {
             },
         };
         let mut part = |template: &Option<Template>| {
-            template.as_ref().map(|template| self.evaluate(template, input, frame)).transpose()
+            template
+                .as_ref()
+                .map(|template| self.evaluate(template, input, frame))
+                .transpose()
         };
         let none = || Value::Object(serde_json::Map::new());
         let evaluated = Evaluated {
@@ -437,7 +477,9 @@ impl Job<'_> {
 /// `value`, unless no checkpoint could be read back with it.
 fn checked(value: Value) -> Result<Value, WorkflowError> {
     if is_too_deep(&value) {
-        return Err(WorkflowError::expression("The result is nested deeper than 128 levels."));
+        return Err(WorkflowError::expression(
+            "The result is nested deeper than 128 levels.",
+        ));
     }
     Ok(value)
 }
