@@ -226,18 +226,22 @@ fn is_json(content_type: &str) -> bool {
     media_type == "application/json" || media_type == "text/json" || media_type.ends_with("+json")
 }
 
-/// An optional [`Json`].
+/// An optional [`Json`]; a body that is `null` is not the same as none.
 mod optional_json {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
     use serde_json::Value;
 
     use super::Json;
 
+    #[expect(
+        clippy::ref_option,
+        reason = "serde calls it with a reference to the field"
+    )]
     pub(super) fn serialize<S: Serializer>(
         body: &Option<Value>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        body.as_ref().map(Json::text).serialize(serializer)
+        body.as_ref().map(Value::to_string).serialize(serializer)
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(

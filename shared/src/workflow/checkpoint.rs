@@ -107,12 +107,6 @@ pub(super) enum ActivityState {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Json(pub(super) Value);
 
-impl Json {
-    pub(super) fn text(value: &Value) -> String {
-        value.to_string()
-    }
-}
-
 impl Serialize for Json {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&self.0)

@@ -109,7 +109,7 @@ impl Checker<'_> {
                 // A path with a placeholder is decided when it is filled in.
                 Err(AddressError::Path(_)) if !template.is_literal() => {}
                 Err(error @ AddressError::Method(_)) => {
-                    self.refuse(method_place, error.to_string())
+                    self.refuse(method_place, error.to_string());
                 }
                 Err(error) => self.refuse(&uri_place, error.to_string()),
                 Ok(_) => {}
@@ -181,31 +181,25 @@ impl Checker<'_> {
     /// `headers`, `query`: an object, or an expression that gives one.
     fn pairs(&mut self, fields: &Fields, name: &str) -> Option<Template> {
         let (value, place) = fields.get(name)?;
-        match value {
-            Value::String(text) => {
-                let expression = match whole_expression(text) {
-                    Ok(None) => {
-                        self.refuse(&place, "This must be an object or an expression `${ … }`.");
-                        return None;
-                    }
-                    _ => self.expression(text, &place, Scope::Task)?,
-                };
-                Some(Template::Expression(Box::new(expression)))
+        if let Value::String(text) = value
+            && whole_expression(text) != Ok(None)
+        {
+            return self.template(value, &place, Scope::Task);
+        }
+        let Some(object) = value.as_object() else {
+            self.refuse(&place, "This must be an object or an expression `${ … }`.");
+            return None;
+        };
+        for (key, value) in object {
+            let place = place.at(key);
+            if name == "headers" {
+                self.header_field(key, value, &place);
             }
-            _ => {
-                let object = self.object(value, &place)?;
-                for (key, value) in object {
-                    let place = place.at(key);
-                    if name == "headers" {
-                        self.header_field(key, value, &place);
-                    }
-                    if value.is_object() || value.is_array() || value.is_null() {
-                        self.refuse(&place, "This must be a string, a number or a boolean.");
-                    }
-                }
-                self.template(value, &place, Scope::Task)
+            if value.is_object() || value.is_array() || value.is_null() {
+                self.refuse(&place, "This must be a string, a number or a boolean.");
             }
         }
+        self.template(value, &place, Scope::Task)
     }
 
     fn header_field(&mut self, name: &str, value: &Value, place: &Place) {

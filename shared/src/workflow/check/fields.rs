@@ -12,7 +12,7 @@ use crate::workflow::parse::push_token;
 pub(super) struct Place(String);
 
 impl Place {
-    pub(super) fn at(&self, token: impl ToString) -> Self {
+    pub(super) fn at(&self, token: &(impl ToString + ?Sized)) -> Self {
         let mut pointer = self.0.clone();
         push_token(&mut pointer, &token.to_string());
         Self(pointer)

@@ -21,7 +21,7 @@ use crate::config::{DownstreamApis, Limits};
 /// decides about computed ones by what was configured then. Without, a call's address is only joined.
 ///
 /// # Errors
-/// All problems at once, in the order of the document, with pointers into it.
+/// All problems at once, with pointers into the document.
 pub fn check(
     document: &Value,
     limits: &Limits,
@@ -196,18 +196,15 @@ impl Checker<'_> {
     /// A value in which strings of the form `${ … }` are expressions.
     fn template(&mut self, value: &Value, place: &Place, scope: Scope) -> Option<Template> {
         match value {
-            Value::String(text) => match whole_expression(text) {
-                Ok(None) => Some(Template::Literal(value.clone())),
-                _ => {
-                    let expression = self.expression(text, place, scope)?;
-                    Some(Template::Expression(Box::new(expression)))
-                }
-            },
+            Value::String(text) if whole_expression(text) != Ok(None) => {
+                let expression = self.expression(text, place, scope)?;
+                Some(Template::Expression(Box::new(expression)))
+            }
             Value::Array(items) => {
                 let items: Vec<_> = items
                     .iter()
                     .enumerate()
-                    .map(|(index, item)| self.template(item, &place.at(index), scope))
+                    .map(|(index, item)| self.template(item, &place.at(&index), scope))
                     .collect();
                 items
                     .into_iter()

@@ -29,7 +29,7 @@ impl Checker<'_> {
         let names: Vec<&str> = items.iter().filter_map(name).collect();
         let mut tasks = Vec::new();
         for (index, item) in items.iter().enumerate() {
-            let place = place.at(index);
+            let place = place.at(&index);
             self.tasks += 1;
             if self.tasks == self.limits.tasks + 1 {
                 let detail = format!("A workflow has at most {} tasks.", self.limits.tasks);
@@ -179,7 +179,7 @@ impl Checker<'_> {
         let length = match value {
             Value::Object(object) => duration::from_object(object).map_err(|(property, detail)| {
                 (
-                    property.map_or_else(|| place.clone(), |name| place.at(name)),
+                    property.map_or_else(|| place.clone(), |name| place.at(&name)),
                     detail,
                 )
             }),
@@ -213,18 +213,18 @@ impl Checker<'_> {
     }
 
     fn then(&mut self, value: &Value, place: &Place, beside: &[&str]) -> Then {
-        match self.string(value, place) {
-            None | Some("continue") => Then::Continue,
-            Some("exit") => Then::Exit,
-            Some("end") => Then::End,
-            Some(name) => match beside.iter().position(|each| *each == name) {
-                Some(index) => Then::Task(index),
-                None => {
-                    self.refuse(place, format!("There is no task `{name}` beside this one."));
-                    Then::Continue
-                }
-            },
+        let name = match self.string(value, place) {
+            None | Some("continue") => return Then::Continue,
+            Some("exit") => return Then::Exit,
+            Some("end") => return Then::End,
+            Some(name) => name,
+        };
+        let index = beside.iter().position(|each| *each == name);
+        if index.is_none() {
+            let detail = format!("There is no task `{name}` beside this one.");
+            self.refuse(place, detail);
         }
+        index.map_or(Then::Continue, Then::Task)
     }
 }
 

@@ -70,13 +70,13 @@ fn problems(document: &Value) -> Vec<(String, String)> {
 }
 
 /// A document with this one task.
-fn with_task(task: Value) -> Value {
+fn with_task(task: &Value) -> Value {
     let document = json!({ "dsl": "1.0.3", "namespace": "a", "name": "b", "version": "1.0.0" });
     json!({ "document": document, "do": [ { "x": task } ] })
 }
 
 #[track_caller]
-fn refused(task: Value, pointer: &str, detail: &str) {
+fn refused(task: &Value, pointer: &str, detail: &str) {
     let found = problems(&with_task(task));
     assert_eq!(found, [(pointer.to_owned(), detail.to_owned())]);
 }
@@ -188,50 +188,50 @@ fn all_problems_come_at_once() {
 fn constructs_outside_the_subset_are_refused_by_name() {
     let not_yet = |name: &str| format!("`{name}` is not supported yet.");
     refused(
-        json!({"fork": {"branches": []}}),
+        &json!({"fork": {"branches": []}}),
         "/do/0/x/fork",
         &not_yet("fork"),
     );
     refused(
-        json!({"for": {"in": ".a"}, "do": []}),
+        &json!({"for": {"in": ".a"}, "do": []}),
         "/do/0/x/for",
         &not_yet("for"),
     );
     refused(
-        json!({"for": {"in": ".a"}, "while": ".", "do": []}),
+        &json!({"for": {"in": ".a"}, "while": ".", "do": []}),
         "/do/0/x/for",
         &not_yet("for"),
     );
-    refused(json!({"switch": []}), "/do/0/x/switch", &not_yet("switch"));
+    refused(&json!({"switch": []}), "/do/0/x/switch", &not_yet("switch"));
     refused(
-        json!({"try": [], "catch": {}}),
+        &json!({"try": [], "catch": {}}),
         "/do/0/x/try",
         &not_yet("try"),
     );
-    refused(json!({"raise": {}}), "/do/0/x/raise", &not_yet("raise"));
-    refused(json!({"emit": {}}), "/do/0/x/emit", &not_yet("emit"));
+    refused(&json!({"raise": {}}), "/do/0/x/raise", &not_yet("raise"));
+    refused(&json!({"emit": {}}), "/do/0/x/emit", &not_yet("emit"));
     refused(
-        json!({"run": {"workflow": {}}}),
+        &json!({"run": {"workflow": {}}}),
         "/do/0/x/run",
         &not_yet("run.workflow"),
     );
     refused(
-        json!({"run": {"script": {}}}),
+        &json!({"run": {"script": {}}}),
         "/do/0/x/run",
         "`run` is not supported: this service never runs containers, scripts or shells.",
     );
     refused(
-        json!({"listen": {}, "foreach": {}}),
+        &json!({"listen": {}, "foreach": {}}),
         "/do/0/x/listen",
         "`listen` is not supported yet; poll with `call: http` and `wait`.",
     );
     refused(
-        json!({"wait": "PT1S", "timeout": {"after": "PT1S"}}),
+        &json!({"wait": "PT1S", "timeout": {"after": "PT1S"}}),
         "/do/0/x/timeout",
         &not_yet("timeout"),
     );
     refused(
-        json!({"wait": "PT1S", "input": {"schema": {}}}),
+        &json!({"wait": "PT1S", "input": {"schema": {}}}),
         "/do/0/x/input/schema",
         "`schema` is not supported yet; the data would not be checked.",
     );
@@ -251,18 +251,18 @@ fn constructs_outside_the_subset_are_refused_by_name() {
         ),
     ] {
         refused(
-            json!({"call": function, "with": {}}),
+            &json!({"call": function, "with": {}}),
             "/do/0/x/call",
             detail,
         );
     }
     refused(
-        json!({"if": "."}),
+        &json!({"if": "."}),
         "/do/0/x",
         "A task has one of `do`, `call`, `set`, `wait`.",
     );
     refused(
-        json!({"set": {"a": 1}, "wait": "PT1S"}),
+        &json!({"set": {"a": 1}, "wait": "PT1S"}),
         "/do/0/x",
         "A task has only one of `set`, `wait`.",
     );
@@ -272,7 +272,7 @@ fn constructs_outside_the_subset_are_refused_by_name() {
 fn endpoints_lead_to_configured_apis_only() {
     let endpoint = |method: &str, endpoint: Value| {
         let task = json!({"call": "http", "with": {"method": method, "endpoint": endpoint}});
-        problems(&with_task(task))
+        problems(&with_task(&task))
     };
     let named = |uri: &str, api: &str| json!({"uri": uri, "authentication": {"use": api}});
     let uri = "/do/0/x/with/endpoint/uri";
@@ -345,7 +345,7 @@ fn endpoints_lead_to_configured_apis_only() {
 fn the_longest_base_is_meant() {
     let endpoint = json!("https://partnerapi.example.com/v2/x");
     let task = json!({"call": "http", "with": {"method": "get", "endpoint": endpoint}});
-    let workflow = check(&with_task(task), &Limits::default(), Some(&apis())).unwrap();
+    let workflow = check(&with_task(&task), &Limits::default(), Some(&apis())).unwrap();
     assert_eq!(workflow.apis(), ["InnerAPI"]);
 }
 
@@ -354,7 +354,7 @@ fn headers_of_the_platform_cannot_be_set() {
     let endpoint = json!({"uri": "api/x", "authentication": {"use": "PartnerAPI"}});
     let headers = json!({"authorization": "Bearer x", "X-Ok": "${ .a }", "a b": "c", "d": "e\nf"});
     let with = json!({"method": "get", "endpoint": endpoint, "headers": headers});
-    let found = problems(&with_task(json!({"call": "http", "with": with})));
+    let found = problems(&with_task(&json!({"call": "http", "with": with})));
     let pointers: Vec<_> = found.iter().map(|(pointer, _)| pointer.as_str()).collect();
     let headers = "/do/0/x/with/headers";
     assert_eq!(
@@ -379,26 +379,26 @@ fn limits_are_kept() {
             .collect::<Vec<_>>()
     };
     let set = |value: &str| json!({"set": {"a": value}});
-    assert_eq!(pointers(&with_task(set("${ .a }"))), [""; 0]);
+    assert_eq!(pointers(&with_task(&set("${ .a }"))), [""; 0]);
     assert_eq!(
-        pointers(&with_task(set("${ .aaaaaaaaaa }"))),
+        pointers(&with_task(&set("${ .aaaaaaaaaa }"))),
         ["/do/0/x/set/a"]
     );
-    let mut document = with_task(set("a"));
+    let mut document = with_task(&set("a"));
     document["do"] = json!([{"a": set("")}, {"b": set("")}, {"c": set("")}]);
     assert_eq!(pointers(&document), ["/do/2"]);
-    let nested = with_task(json!({"do": [{"y": {"do": [{"z": set("")}]}}]}));
+    let nested = with_task(&json!({"do": [{"y": {"do": [{"z": set("")}]}}]}));
     assert_eq!(pointers(&nested), ["/do/0/x/do/0/y/do"]);
 }
 
 #[test]
 fn totals_count_tasks_that_do_something() {
     let total = |document: &Value| check(document, &Limits::default(), None).unwrap().total();
-    assert_eq!(total(&with_task(json!({"wait": "PT1S"}))), Some(1));
+    assert_eq!(total(&with_task(&json!({"wait": "PT1S"}))), Some(1));
     let inner = json!([{"a": {"wait": "PT1S"}}, {"b": {"wait": "PT1S", "then": "end"}}]);
-    assert_eq!(total(&with_task(json!({"do": inner}))), Some(2));
+    assert_eq!(total(&with_task(&json!({"do": inner}))), Some(2));
     assert_eq!(
-        total(&with_task(json!({"wait": "PT1S", "then": "x"}))),
+        total(&with_task(&json!({"wait": "PT1S", "then": "x"}))),
         None
     );
 }

@@ -238,4 +238,26 @@ mod tests {
         );
         assert!(evaluate(&format!("[{}]", sum(20).replace('+', ",")), &data).is_err());
     }
+
+    #[test]
+    fn compiled_expressions_are_shared_between_threads() {
+        fn shared<T: Send + Sync>() {}
+        shared::<Expression>();
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_expression_panics(
+            tokens in proptest::collection::vec(proptest::sample::select(&[
+                ".", ".a", ".b", "[", "]", "(", ")", "{", "}", ":", ",", "1", "-1", "0", "1e999", "0.5",
+                "\"x\"", "\"", "\\(", "$input", "$x", "+", "-", "*", "/", "%", "==", "<", "and", "or", "//",
+                "if", "then", "elif", "else", "end", "?", "|", "..", "true", "null", "not", "import", "as",
+                "99999999999999999999", "-9223372036854775808", "try", "@json", "#", "\n", ";", "reduce",
+            ][..]), 1..24)
+        ) {
+            let data = json!({"a": [1, "ü", {"b": 0}], "b": -9_223_372_036_854_775_808_i64});
+            let _ = evaluate(&tokens.join(" "), &data);
+            let _ = evaluate(&tokens.concat(), &data);
+        }
+    }
 }

@@ -100,7 +100,7 @@ pub(super) fn examine(source: &str, scope: Scope) -> Result<Shape, String> {
         return Err("An expression cannot import.".to_owned());
     }
     let term = Parser::new(&tokens)
-        .parse(|parser| parser.term())
+        .parse(Parser::term)
         .map_err(|errors| match errors.first() {
             Some((_, Some(Token(found, _)))) => {
                 let found: String = found.chars().take(40).collect();

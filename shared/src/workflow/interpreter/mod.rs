@@ -86,10 +86,13 @@ enum Wanted {
 }
 
 impl Wanted {
-    /// Itself, unless the checkpoint has become too large.
+    /// Itself, unless what is to be kept has become too large.
     fn within(self, checkpoint: &Checkpoint, limits: &Limits) -> Result<Self, WorkflowError> {
         let mut size = Size(0);
-        let written = serde_json::to_writer(&mut size, checkpoint);
+        let written = match &self {
+            Self::Nothing(output) => serde_json::to_writer(&mut size, output),
+            Self::Call(_) | Self::Time(_) => serde_json::to_writer(&mut size, checkpoint),
+        };
         if written.is_err() || size.0 > limits.checkpoint_bytes {
             let detail = format!("A job keeps at most {} bytes.", limits.checkpoint_bytes);
             return Err(WorkflowError::runtime(detail));
@@ -169,14 +172,12 @@ struct Job<'a> {
 impl Job<'_> {
     fn run(&mut self, root: &mut Option<ListState>) -> Result<Wanted, WorkflowError> {
         let frame = Frame::default();
-        let list = match root {
-            Some(list) => list,
-            None => {
-                let raw = self.checkpoint.input.0.clone();
-                let input = self.transform(self.workflow.input_from.as_ref(), &raw, &frame)?;
-                root.insert(ListState::begin(input))
-            }
-        };
+        if root.is_none() {
+            let raw = self.checkpoint.input.0.clone();
+            let input = self.transform(self.workflow.input_from.as_ref(), &raw, &frame)?;
+            *root = Some(ListState::begin(input));
+        }
+        let list = root.as_mut().ok_or_else(inconsistent)?;
         match self.list(&self.workflow.tasks, list, "/do")? {
             Flow::Blocked(wanted) => Ok(wanted),
             Flow::Done(output, _) => self

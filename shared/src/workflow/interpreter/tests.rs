@@ -171,7 +171,7 @@ fn get_wait_post_runs_to_its_end() {
     // A late reply to another call changes nothing.
     assert_eq!(job.answer(7, 200, &json!(0)), Outcome::Call(call));
 
-    let until = job.now + Duration::from_secs(300);
+    let until = job.now + Duration::from_mins(5);
     assert_eq!(
         job.answer(1, 200, &json!({"n": 1})),
         Outcome::Wait { until }
