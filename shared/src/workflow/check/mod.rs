@@ -1,0 +1,269 @@
+//! From a JSON value to a [`Workflow`], or to everything that is wrong with it.
+
+mod call;
+mod fields;
+mod refusals;
+mod task;
+
+use serde_json::Value;
+
+use self::fields::{Fields, Place};
+use super::{
+    document::Workflow,
+    expressions::{Expression, Scope, Template, whole_expression},
+    parse::{Problem, is_too_deep},
+};
+use crate::config::{DownstreamApis, Limits};
+
+/// Checks a document and compiles its expressions.
+///
+/// With `apis`, names and literal addresses, methods and paths are checked too, and the interpreter
+/// decides about computed ones by what was configured then. Without, a call's address is only joined.
+///
+/// # Errors
+/// All problems at once, with pointers into the document.
+pub fn check(
+    document: &Value,
+    limits: &Limits,
+    apis: Option<&DownstreamApis>,
+) -> Result<Workflow, Vec<Problem>> {
+    let root = Place::default();
+    let mut checker = Checker {
+        limits,
+        configuration: apis,
+        problems: Vec::new(),
+        tasks: 0,
+        apis: Vec::new(),
+    };
+    let workflow = if is_too_deep(document) {
+        checker.refuse(&root, "The document is nested deeper than 128 levels.");
+        None
+    } else {
+        checker.workflow(document, &root)
+    };
+    match workflow {
+        Some(workflow) if checker.problems.is_empty() => Ok(workflow),
+        _ => Err(checker.problems),
+    }
+}
+
+/// What is known so far while a document is read.
+struct Checker<'a> {
+    limits: &'a Limits,
+    configuration: Option<&'a DownstreamApis>,
+    problems: Vec<Problem>,
+    tasks: usize,
+    apis: Vec<String>,
+}
+
+impl Checker<'_> {
+    fn refuse(&mut self, place: &Place, detail: impl Into<String>) {
+        self.problems.push(Problem {
+            pointer: place.to_string(),
+            detail: detail.into(),
+        });
+    }
+
+    fn workflow(&mut self, document: &Value, root: &Place) -> Option<Workflow> {
+        let known = ["document", "input", "use", "do", "output", "evaluate"];
+        let fields = self.fields(document, root, &known, |name| match name {
+            "timeout" => Some(refusals::not_yet(name)),
+            "schedule" => Some("A job runs once; start it again from outside.".to_owned()),
+            _ => None,
+        })?;
+        let header = self
+            .required(&fields, "document")
+            .and_then(|(value, place)| self.header(value, &place));
+        let input_from = self.filter(&fields, "input", "from", Scope::WorkflowInput);
+        if let Some((value, place)) = fields.get("use") {
+            self.fields(value, &place, &[], |name| Some(refusals::reusable(name)));
+        }
+        let tasks = self
+            .required(&fields, "do")
+            .map(|(value, place)| self.tasks(value, &place, 1));
+        let output_as = self.filter(&fields, "output", "as", Scope::WorkflowOutput);
+        if let Some((value, place)) = fields.get("evaluate") {
+            self.evaluate(value, &place);
+        }
+        let [dsl, namespace, name, version] = header?;
+        Some(Workflow {
+            definition: document.clone(),
+            dsl,
+            namespace,
+            name,
+            version,
+            input_from,
+            output_as,
+            tasks: tasks?,
+            configuration: self.configuration.map(|configured| {
+                let named = self.apis.iter();
+                named
+                    .filter_map(|name| Some((name.clone(), configured.get(name)?.clone())))
+                    .collect()
+            }),
+            apis: std::mem::take(&mut self.apis),
+        })
+    }
+
+    /// `document`: its `dsl`, `namespace`, `name` and `version`.
+    fn header(&mut self, value: &Value, place: &Place) -> Option<[String; 4]> {
+        let known = [
+            "dsl",
+            "namespace",
+            "name",
+            "version",
+            "title",
+            "summary",
+            "tags",
+            "metadata",
+        ];
+        let fields = self.fields(value, place, &known, |_| None)?;
+        for name in ["title", "summary"] {
+            if let Some((value, place)) = fields.get(name) {
+                self.string(value, &place);
+            }
+        }
+        for name in ["tags", "metadata"] {
+            if let Some((value, place)) = fields.get(name) {
+                self.object(value, &place);
+            }
+        }
+        let [dsl, namespace, name, version] = ["dsl", "namespace", "name", "version"].map(|name| {
+            let (value, place) = self.required(&fields, name)?;
+            Some((self.string(value, &place)?.to_owned(), place))
+        });
+        if let Some((dsl, place)) = &dsl
+            && !dsl.strip_prefix("1.0.").is_some_and(is_number)
+        {
+            let detail = format!("DSL version `{dsl}` is not supported; write `1.0.3`.");
+            self.refuse(place, detail);
+        }
+        for (name, place) in [&namespace, &name].into_iter().flatten() {
+            if !is_label(name) {
+                self.refuse(place, "Write 1 to 63 letters, digits and inner hyphens.");
+            }
+        }
+        if let Some((version, place)) = &version
+            && !is_semantic_version(version)
+        {
+            self.refuse(place, "Write a semantic version, e.g. `1.0.0`.");
+        }
+        Some([dsl?.0, namespace?.0, name?.0, version?.0])
+    }
+
+    fn evaluate(&mut self, value: &Value, place: &Place) {
+        let Some(fields) = self.fields(value, place, &["language", "mode"], |_| None) else {
+            return;
+        };
+        for (name, only) in [("language", "jq"), ("mode", "strict")] {
+            if let Some((value, place)) = fields.get(name)
+                && value != only
+            {
+                self.refuse(&place, "Only jq in strict mode is supported.");
+            }
+        }
+    }
+
+    /// `input.from`, `output.as`, `export.as`: a string is an expression with or without `${ }`.
+    fn filter(&mut self, fields: &Fields, name: &str, key: &str, scope: Scope) -> Option<Template> {
+        let (value, place) = fields.get(name)?;
+        let fields = self.fields(value, &place, &[key], |name| {
+            let detail = "`schema` is not supported yet; the data would not be checked.";
+            (name == "schema").then(|| detail.to_owned())
+        })?;
+        let (value, place) = fields.get(key)?;
+        match value {
+            Value::String(text) => {
+                let expression = self.expression(text, &place, scope)?;
+                Some(Template::Expression(Box::new(expression)))
+            }
+            Value::Object(_) => self.template(value, &place, scope),
+            _ => {
+                self.refuse(&place, "This must be an expression or an object.");
+                None
+            }
+        }
+    }
+
+    /// A string that is an expression, with or without `${ }`.
+    fn expression(&mut self, text: &str, place: &Place, scope: Scope) -> Option<Expression> {
+        let source = whole_expression(text).map(|inner| inner.unwrap_or(text));
+        let compiled = source
+            .and_then(|source| Expression::compile(source, scope, self.limits.expression_bytes));
+        compiled.map_err(|detail| self.refuse(place, detail)).ok()
+    }
+
+    /// A value in which strings of the form `${ … }` are expressions.
+    fn template(&mut self, value: &Value, place: &Place, scope: Scope) -> Option<Template> {
+        match value {
+            Value::String(text) if whole_expression(text) != Ok(None) => {
+                let expression = self.expression(text, place, scope)?;
+                Some(Template::Expression(Box::new(expression)))
+            }
+            Value::Array(items) => {
+                let items: Vec<_> = items
+                    .iter()
+                    .enumerate()
+                    .map(|(index, item)| self.template(item, &place.at(&index), scope))
+                    .collect();
+                items
+                    .into_iter()
+                    .collect::<Option<_>>()
+                    .map(Template::Array)
+            }
+            Value::Object(fields) => {
+                let fields: Vec<_> = fields
+                    .iter()
+                    .map(|(key, field)| {
+                        Some((key.clone(), self.template(field, &place.at(key), scope)?))
+                    })
+                    .collect();
+                fields
+                    .into_iter()
+                    .collect::<Option<_>>()
+                    .map(Template::Object)
+            }
+            literal => Some(Template::Literal(literal.clone())),
+        }
+    }
+}
+
+fn is_number(text: &str) -> bool {
+    text == "0" || (text.len() < 10 && !text.starts_with('0') && is_digits(text))
+}
+
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Whether `text` fits the specification's pattern for names and namespaces (RFC 1123 label).
+fn is_label(text: &str) -> bool {
+    let inner = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    (1..=63).contains(&text.len())
+        && text.chars().all(inner)
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+/// Semantic Versioning 2.0.0.
+fn is_semantic_version(text: &str) -> bool {
+    let identifiers = |text: &str| {
+        text.split('.').all(|part| {
+            !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+        })
+    };
+    let (text, build) = text
+        .split_once('+')
+        .map_or((text, None), |(text, build)| (text, Some(build)));
+    let (core, pre) = text
+        .split_once('-')
+        .map_or((text, None), |(core, pre)| (core, Some(pre)));
+    let numbers: Vec<_> = core.split('.').collect();
+    numbers.len() == 3
+        && numbers.into_iter().all(is_number)
+        && pre.is_none_or(identifiers)
+        && build.is_none_or(identifiers)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,429 @@
+//! Which expressions are tree-shaped.
+//!
+//! One result: no pipe, no iteration, no comma outside an array, no call. Bounded size: no `*`, no
+//! variable of its own, no interpolation within an interpolation (each level may double a backslash).
+//! Bounded time: an index is written out, because jq searches an array for an array.
+
+use jaq_core::{
+    load::{
+        Lexer,
+        lex::{StrPart, Tok, Token},
+        parse::{BinaryOp, Parser, Term},
+    },
+    ops::Math,
+    path::Part,
+};
+
+use super::Variable;
+
+const PARTS: usize = 64;
+const DEPTH: usize = 32;
+/// Bounds what the lexer recurses with, before it begins.
+const BRACKETS: usize = 128;
+/// Tokens behind which the parser recurses; some are names of fields too.
+const PREFIXES: [&str; 9] = [
+    "-", "as", "def", "foreach", "if", "label", "reduce", "try", "catch",
+];
+const TOKENS: usize = 512;
+
+const ONLY: &str = "Only paths, operators, constructors and `if` are supported in expressions yet.";
+const TOO_LARGE: &str = "An expression has at most 64 parts, nested at most 32 deep.";
+
+/// Filters of jq that reach beyond the data; they stay refused when others are supported.
+const NEVER: [&str; 8] = [
+    "debug",
+    "env",
+    "halt",
+    "halt_error",
+    "input",
+    "input_filename",
+    "inputs",
+    "stderr",
+];
+
+/// Where an expression stands, which decides about its variables.
+///
+/// Source: Open Workflow Specification 1.0, table of *Runtime expression arguments*.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::workflow) enum Scope {
+    /// `input.from` of the workflow.
+    WorkflowInput,
+    /// `input.from` of a task.
+    TaskInput,
+    /// Everything else of a task.
+    Task,
+    /// `export.as`.
+    Export,
+    /// `output.as` of the workflow.
+    WorkflowOutput,
+}
+
+impl Scope {
+    fn variables(self) -> &'static [Variable] {
+        use Variable::{Context, Input, Output, Runtime, Task, Workflow};
+        match self {
+            Self::WorkflowInput => &[Workflow, Runtime],
+            Self::TaskInput => &[Context, Task, Workflow, Runtime],
+            Self::Task => &[Context, Input, Task, Workflow, Runtime],
+            Self::Export => &[Context, Input, Output, Task, Workflow, Runtime],
+            Self::WorkflowOutput => &[Context, Workflow, Runtime],
+        }
+    }
+}
+
+/// What is known of an expression that is tree-shaped.
+#[derive(Debug, Default)]
+pub(super) struct Shape {
+    /// The variables it names.
+    pub(super) variables: Vec<Variable>,
+    /// How many copies of its data it may make.
+    pub(super) copies: usize,
+    parts: usize,
+}
+
+/// Finds out whether `source` is tree-shaped; the error is a sentence for the author.
+pub(super) fn examine(source: &str, scope: Scope) -> Result<Shape, String> {
+    if source
+        .bytes()
+        .filter(|byte| matches!(byte, b'(' | b'[' | b'{'))
+        .count()
+        > BRACKETS
+    {
+        return Err(TOO_LARGE.to_owned());
+    }
+    let invalid = || "This is not a valid jq expression.".to_owned();
+    let tokens = Lexer::new(source).lex().map_err(|_| invalid())?;
+    if nesting(&tokens) > DEPTH || count(&tokens) > TOKENS {
+        return Err(TOO_LARGE.to_owned());
+    }
+    if let Some(Token("import" | "include" | "module", Tok::Word)) = tokens.first() {
+        return Err("An expression cannot import.".to_owned());
+    }
+    let term = Parser::new(&tokens)
+        .parse(Parser::term)
+        .map_err(|errors| match errors.first() {
+            Some((_, Some(Token(found, _)))) => {
+                let found: String = found.chars().take(40).collect();
+                format!("This is not a valid jq expression: `{found}` is unexpected.")
+            }
+            _ => invalid(),
+        })?;
+    let mut examination = Examination {
+        scope,
+        shape: Shape::default(),
+    };
+    examination.visit(
+        &term,
+        Place {
+            depth: 0,
+            copies: 0,
+            interpolated: false,
+        },
+    )?;
+    Ok(examination.shape)
+}
+
+/// The tokens within each token of a list.
+fn within<'t, 's>(tokens: &'t [Token<&'s str>]) -> impl Iterator<Item = &'t [Token<&'s str>]> {
+    tokens.iter().flat_map(|Token(_, token)| match token {
+        Tok::Block(tokens) => vec![&tokens[..]],
+        Tok::Str(parts) => parts
+            .iter()
+            .filter_map(|part| match part {
+                StrPart::Term(token) => Some(std::slice::from_ref(token)),
+                StrPart::Str(_) | StrPart::Char(_) => None,
+            })
+            .collect(),
+        _ => Vec::new(),
+    })
+}
+
+fn count(tokens: &[Token<&str>]) -> usize {
+    tokens.len() + within(tokens).map(count).sum::<usize>()
+}
+
+/// How deep the parser may have to recurse.
+fn nesting(tokens: &[Token<&str>]) -> usize {
+    let here = tokens
+        .iter()
+        .filter(|Token(text, _)| PREFIXES.contains(text))
+        .count();
+    here + within(tokens)
+        .map(|tokens| 1 + nesting(tokens))
+        .max()
+        .unwrap_or(0)
+}
+
+/// What stands above a term.
+#[derive(Clone, Copy)]
+struct Place {
+    depth: usize,
+    /// How often its result is copied.
+    copies: usize,
+    interpolated: bool,
+}
+
+impl Place {
+    fn copied(self, times: usize) -> Self {
+        Self {
+            copies: self.copies.max(1) * times,
+            ..self
+        }
+    }
+}
+
+struct Examination {
+    scope: Scope,
+    shape: Shape,
+}
+
+impl Examination {
+    fn visit(&mut self, term: &Term<&str>, place: Place) -> Result<(), String> {
+        let place = self.part(place)?;
+        match term {
+            Term::Id => {
+                self.shape.copies += place.copies;
+                Ok(())
+            }
+            Term::Num(_) | Term::Arr(None) => Ok(()),
+            Term::Str(None, parts) => self.string(parts, place),
+            Term::Arr(Some(items)) => self.items(items, place),
+            Term::Obj(fields) => fields.iter().try_for_each(|(key, field)| {
+                self.visit(key, place)?;
+                field
+                    .as_ref()
+                    .map_or(Ok(()), |field| self.visit(field, place))
+            }),
+            Term::Neg(term) | Term::TryCatch(term, None) => self.visit(term, place),
+            Term::BinOp(left, operator, right) => {
+                let place = match operator {
+                    BinaryOp::Math(Math::Add | Math::Sub | Math::Rem) => place.copied(1),
+                    // Splitting a string takes many times its size.
+                    BinaryOp::Math(Math::Div) => place.copied(16),
+                    BinaryOp::Alt | BinaryOp::Or | BinaryOp::And | BinaryOp::Cmp(_) => place,
+                    _ => return Err(ONLY.to_owned()),
+                };
+                self.visit(left, place)?;
+                self.visit(right, place)
+            }
+            Term::IfThenElse(branches, otherwise) => {
+                for (condition, then) in branches {
+                    self.visit(condition, place)?;
+                    self.visit(then, place)?;
+                }
+                otherwise
+                    .as_ref()
+                    .map_or(Ok(()), |otherwise| self.visit(otherwise, place))
+            }
+            Term::Call("true" | "false" | "null", arguments) if arguments.is_empty() => Ok(()),
+            Term::Call(name, _) if NEVER.contains(name) => Err(format!("Unknown filter `{name}`.")),
+            Term::Var(name) => self.variable(name, place),
+            Term::Path(head, path) => {
+                match **head {
+                    // `.a` is one part, not two.
+                    Term::Id => self.shape.copies += place.copies,
+                    _ => self.visit(head, place)?,
+                }
+                path.0
+                    .iter()
+                    .try_for_each(|(part, _)| self.path_part(part, place))
+            }
+            _ => Err(ONLY.to_owned()),
+        }
+    }
+
+    fn part(&mut self, place: Place) -> Result<Place, String> {
+        self.shape.parts += 1;
+        if self.shape.parts > PARTS || place.depth >= DEPTH {
+            return Err(TOO_LARGE.to_owned());
+        }
+        Ok(Place {
+            depth: place.depth + 1,
+            ..place
+        })
+    }
+
+    /// The items of an array, which are the one place for commas.
+    fn items(&mut self, items: &Term<&str>, place: Place) -> Result<(), String> {
+        match items {
+            Term::BinOp(left, BinaryOp::Comma, right) => {
+                self.items(left, place)?;
+                self.items(right, place)
+            }
+            item => self.visit(item, place),
+        }
+    }
+
+    fn string(&mut self, parts: &[StrPart<&str, Term<&str>>], place: Place) -> Result<(), String> {
+        for part in parts {
+            if let StrPart::Term(term) = part {
+                if place.interpolated {
+                    return Err(ONLY.to_owned());
+                }
+                // A control character becomes six: `\u0000`.
+                self.visit(
+                    term,
+                    Place {
+                        interpolated: true,
+                        ..place.copied(6)
+                    },
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    fn variable(&mut self, name: &str, place: Place) -> Result<(), String> {
+        let Some(variable) = Variable::ALL.into_iter().find(|known| known.name() == name) else {
+            return Err(format!("Unknown variable `{name}`."));
+        };
+        if !self.scope.variables().contains(&variable) {
+            return Err(format!("Variable `{name}` has no value here."));
+        }
+        if !self.shape.variables.contains(&variable) {
+            self.shape.variables.push(variable);
+        }
+        self.shape.copies += place.copies;
+        Ok(())
+    }
+
+    fn path_part(&mut self, part: &Part<Term<&str>>, place: Place) -> Result<(), String> {
+        let place = self.part(place)?;
+        match part {
+            Part::Index(Term::Str(None, parts)) => self.string(parts, place),
+            Part::Index(index) if is_number(index) => Ok(()),
+            Part::Range(None, None) => Err(ONLY.to_owned()),
+            Part::Range(from, to) if from.iter().chain(to).all(is_number) => Ok(()),
+            _ => Err(ONLY.to_owned()),
+        }
+    }
+}
+
+fn is_number(term: &Term<&str>) -> bool {
+    match term {
+        Term::Num(_) => true,
+        Term::Neg(term) => matches!(**term, Term::Num(_)),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(source: &str) -> String {
+        examine(source, Scope::Export).map(|_| source).unwrap_err()
+    }
+
+    #[test]
+    fn what_is_no_tree_is_refused() {
+        for source in [
+            ". | .",
+            ".[]",
+            ".a[]",
+            "..",
+            "length",
+            "map(.)",
+            ". as $x | $x",
+            "1, 2",
+            "[(1, 2) + 3]",
+            "(1, 2)",
+            "\"a\" * 3",
+            "{} * {}",
+            ".a = 1",
+            ".a |= 1",
+            ".a += 1",
+            ".a //= 1",
+            "def f: f; f",
+            "reduce . as $x (0; 1)",
+            "foreach . as $x (0; 1)",
+            "label $x | 1",
+            "try . catch .",
+            "@base64",
+            "@json \"\\(.)\"",
+            ".[.x]",
+            ".[.x:]",
+            ".[[1]]",
+            ".[$input]",
+            "\"\\(\"\\(.)\")\"",
+            "now",
+            "limit(1; 2)",
+            "f::g",
+            "[repeat(1)]",
+            "{a: (1, 2)}",
+        ] {
+            assert_eq!(refusal(source), ONLY, "{source}");
+        }
+    }
+
+    #[test]
+    fn what_reaches_beyond_the_data_is_refused_by_name() {
+        for name in [
+            "env",
+            "input",
+            "inputs",
+            "halt",
+            "halt_error",
+            "debug",
+            "stderr",
+        ] {
+            assert_eq!(refusal(name), format!("Unknown filter `{name}`."));
+        }
+        for name in ["$secrets", "$authorization", "$ENV", "$__loc__", "$x"] {
+            assert_eq!(refusal(name), format!("Unknown variable `{name}`."));
+        }
+        for source in [
+            "import \"a\" as $x; $x",
+            "include \"a\"; .",
+            "  import \"a\" as a; .",
+        ] {
+            assert_eq!(refusal(source), "An expression cannot import.");
+        }
+    }
+
+    #[test]
+    fn variables_depend_on_the_place() {
+        let refused = examine("$input", Scope::TaskInput).unwrap_err();
+        assert_eq!(refused, "Variable `$input` has no value here.");
+        assert!(examine("$input", Scope::Task).is_ok());
+        assert!(examine("$output", Scope::Task).is_err());
+        assert!(examine("$task", Scope::WorkflowOutput).is_err());
+        assert_eq!(
+            examine("$context", Scope::Task).unwrap().variables,
+            [Variable::Context]
+        );
+    }
+
+    #[test]
+    fn no_expression_is_deep_enough_to_overflow_the_stack() {
+        for (open, close) in [("(", ")"), ("[", "]"), ("{a:", "}"), ("\"\\(", ")\"")] {
+            for levels in [32, 33, 40, 128, 1_000, 100_000] {
+                let source = format!("{}.{}", open.repeat(levels), close.repeat(levels));
+                // Parentheses are no part of the tree.
+                assert_eq!(
+                    examine(&source, Scope::Task).is_ok(),
+                    open == "(" && levels <= 32
+                );
+            }
+        }
+        let prefixes = "-;if ;try ;. as $x | ;def f: ;reduce ;1 + ;1 | ;1, ;. = ;.a // ;{a:1} + ";
+        for prefix in prefixes.split(';') {
+            for times in [33, 100, 250, 500, 1_000] {
+                let source = format!("{}1", prefix.repeat(times));
+                assert!(examine(&source, Scope::Task).is_err(), "{prefix} {times}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_number_of_parts_is_bounded() {
+        let sum = |terms: usize| vec!["1"; terms].join(" + ");
+        assert!(examine(&sum(16), Scope::Task).is_ok());
+        assert_eq!(refusal(&sum(64)), TOO_LARGE);
+        assert!(examine(&format!("[{}]", vec!["1"; 63].join(",")), Scope::Task).is_ok());
+        assert_eq!(
+            refusal(&format!("[{}]", vec!["1"; 64].join(","))),
+            TOO_LARGE
+        );
+    }
+}
