@@ -13,10 +13,7 @@ pub const USER_AGENT: &str = concat!("errand/", env!("CARGO_PKG_VERSION"));
 /// and never waits longer than `timeout` for a whole answer.
 ///
 /// A redirect could carry a token to a host that nobody configured, and so could a proxy.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this is the one place that builds clients"
-)]
+#[expect(clippy::disallowed_methods, reason = "this is the one place that builds clients")]
 pub fn client(timeout: Duration) -> reqwest::Client {
     reqwest::Client::builder()
         .user_agent(USER_AGENT)
@@ -29,7 +26,7 @@ pub fn client(timeout: Duration) -> reqwest::Client {
 }
 
 /// `Retry-After` is obeyed within these bounds: longer is a mistake or a lock-out (MSAL: 3600 s).
-const RETRY_AFTER_BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3600));
+const RETRY_AFTER_BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(1));
 
 /// Returns how long the answer asks to wait, from one second to one hour; none if it does not ask.
 ///

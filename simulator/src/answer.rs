@@ -32,11 +32,7 @@ impl HttpAnswer {
 
     fn typed(status: u16, content_type: &str, body: String) -> Self {
         let headers = vec![("content-type".to_owned(), content_type.to_owned())];
-        Self {
-            status,
-            headers,
-            body,
-        }
+        Self { status, headers, body }
     }
 
     /// The same with one more header.
@@ -85,11 +81,7 @@ pub struct ScriptedAnswer {
 impl From<Reply> for ScriptedAnswer {
     /// At once, and instead of processing.
     fn from(reply: Reply) -> Self {
-        Self {
-            reply,
-            delay: Duration::ZERO,
-            after_processing: false,
-        }
+        Self { reply, delay: Duration::ZERO, after_processing: false }
     }
 }
 
@@ -168,11 +160,7 @@ mod tests {
     #[test]
     fn an_answer_has_the_headers_it_says_and_no_others() {
         let response = HttpAnswer::json(200, &json!({})).into_response();
-        let values = response
-            .headers()
-            .get_all("content-type")
-            .iter()
-            .collect::<Vec<_>>();
+        let values = response.headers().get_all("content-type").iter().collect::<Vec<_>>();
         assert_eq!(values, ["application/json; charset=utf-8"]);
     }
 }

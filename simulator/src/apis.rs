@@ -16,18 +16,12 @@ impl Api {
 }
 
 /// The partner API of the quickstart.
-pub(crate) static PARTNER: Api = Api {
-    path: "partner",
-    identifier_uri: "api://partner-api-id",
-    permission: "read",
-};
+pub(crate) static PARTNER: Api =
+    Api { path: "partner", identifier_uri: "api://partner-api-id", permission: "read" };
 
 /// A second resource: one session serves several APIs, and each gets tokens of its own only.
-static LEDGER: Api = Api {
-    path: "ledger",
-    identifier_uri: "api://ledger-api-id",
-    permission: "read",
-};
+static LEDGER: Api =
+    Api { path: "ledger", identifier_uri: "api://ledger-api-id", permission: "read" };
 
 /// Every API the tenant knows.
 pub(crate) static APIS: [&Api; 2] = [&PARTNER, &LEDGER];

@@ -16,15 +16,12 @@ impl Clock {
         reason = "the simulator is a party of its own, with its own clock"
     )]
     pub(crate) fn now(&self) -> i64 {
-        let since_1970 = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let seconds = since_1970.as_secs() + self.ahead_seconds.load(Ordering::Relaxed);
         i64::try_from(seconds).unwrap_or(i64::MAX)
     }
 
     pub(crate) fn advance(&self, by: Duration) {
-        self.ahead_seconds
-            .fetch_add(by.as_secs(), Ordering::Relaxed);
+        self.ahead_seconds.fetch_add(by.as_secs(), Ordering::Relaxed);
     }
 }

@@ -16,12 +16,7 @@ impl<'a> Jwt<'a> {
         let (signed, signature) = token.rsplit_once('.')?;
         let (header, claims) = signed.split_once('.')?;
         BASE64_URL_SAFE_NO_PAD.decode(signature).ok()?;
-        Some(Self {
-            header: object(header)?,
-            claims: object(claims)?,
-            signed,
-            signature,
-        })
+        Some(Self { header: object(header)?, claims: object(claims)?, signed, signature })
     }
 
     pub(crate) fn is_signed_by(&self, key: &DecodingKey, algorithm: Algorithm) -> bool {
@@ -37,9 +32,7 @@ impl<'a> Jwt<'a> {
     /// assertions, which RFC 7519 section 2 allows; MSAL.NET writes them as strings.
     fn time(&self, claim: &str) -> Option<i64> {
         let value = &self.claims[claim];
-        let text = value
-            .as_str()
-            .map_or_else(|| value.to_string(), str::to_owned);
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         text.split('.').next()?.parse().ok()
     }
 

@@ -56,10 +56,7 @@ struct CallKey {
 
 impl Partner {
     pub(crate) fn new(tenant: Arc<Tenant>) -> Self {
-        Self {
-            tenant,
-            state: Mutex::default(),
-        }
+        Self { tenant, state: Mutex::default() }
     }
 
     pub(crate) fn calls(&self) -> Vec<PartnerCall> {
@@ -67,11 +64,7 @@ impl Partner {
     }
 
     pub(crate) fn script(&self, method: &str, path: &str, answer: ScriptedAnswer) {
-        let script = Script {
-            method: method.to_owned(),
-            path: path.to_owned(),
-            answer,
-        };
+        let script = Script { method: method.to_owned(), path: path.to_owned(), answer };
         self.state().scripts.push(script);
     }
 
@@ -85,10 +78,7 @@ impl PartnerState {
     fn next_script(&mut self, call: &PartnerCall) -> ScriptedAnswer {
         let fits = |script: &Script| script.method == call.method && script.path == call.path;
         let next = self.scripts.iter().position(fits);
-        next.map_or_else(
-            || Reply::Usual.into(),
-            |index| self.scripts.remove(index).answer,
-        )
+        next.map_or_else(|| Reply::Usual.into(), |index| self.scripts.remove(index).answer)
     }
 
     /// The answer as it would be without a script, and whether giving it is an effect: a key that was
@@ -122,9 +112,7 @@ pub(crate) async fn call(
     body: Bytes,
 ) -> Response {
     let mut call = PartnerCall::received(&method, &uri, &headers, &body);
-    let authorization = headers
-        .get(AUTHORIZATION)
-        .and_then(|value| value.to_str().ok());
+    let authorization = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     match bearer::verify(&partner.tenant, api, authorization) {
         Ok(caller) => {
             call.user = caller.user.name;

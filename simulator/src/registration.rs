@@ -54,9 +54,7 @@ impl Registration {
             }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let registration = Self::random();
-                registration
-                    .write(folder, &path)
-                    .map_err(file_error(&path))?;
+                registration.write(folder, &path).map_err(file_error(&path))?;
                 Ok(registration)
             }
             Err(error) => Err(file_error(&path)(error)),
@@ -75,10 +73,7 @@ impl Registration {
     }
 
     fn write(&self, folder: &Path, path: &Path) -> io::Result<()> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let stored = Stored {
             tenant_id: self.tenant_id.clone(),
             client_id: self.client_id.clone(),
@@ -88,11 +83,7 @@ impl Registration {
         };
         // Renamed when complete: a process killed in between leaves no half file.
         let draft = folder.join(format!("{FILE}.{}", random_id()));
-        let file = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&draft)?;
+        let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
         serde_json::to_writer(file, &stored)?;
         fs::rename(draft, path)
     }
@@ -128,10 +119,7 @@ mod tests {
         let second = Registration::kept_in(&folder).unwrap();
         assert_eq!(first.client_secret, second.client_secret);
         assert_eq!(first.signing_key.id, second.signing_key.id);
-        let mode = fs::metadata(folder.join(FILE))
-            .unwrap()
-            .permissions()
-            .mode();
+        let mode = fs::metadata(folder.join(FILE)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
     }

@@ -16,14 +16,8 @@ pub(crate) fn router(tenant: Arc<Tenant>, partner: Arc<Partner>) -> Router {
     let unreachable =
         middleware::from_fn_with_state(Arc::clone(&tenant), tenant::unless_unreachable);
     let tenant_routes = Router::new()
-        .route(
-            "/{tenant}/.well-known/openid-configuration",
-            get(discovery::v1),
-        )
-        .route(
-            "/{tenant}/v2.0/.well-known/openid-configuration",
-            get(discovery::v2),
-        )
+        .route("/{tenant}/.well-known/openid-configuration", get(discovery::v1))
+        .route("/{tenant}/v2.0/.well-known/openid-configuration", get(discovery::v2))
         .route("/{tenant}/discovery/keys", get(discovery::keys_v1))
         .route("/{tenant}/discovery/v2.0/keys", get(discovery::keys_v2))
         .route("/{tenant}/oauth2/v2.0/token", post(token_endpoint::token))
@@ -39,9 +33,8 @@ pub(crate) fn router(tenant: Arc<Tenant>, partner: Arc<Partner>) -> Router {
         });
         routes.route(&format!("/{}/{{*path}}", api.path), handler)
     });
-    let partner_routes = partner_routes
-        .route("/partner-log", get(partner::partner_log))
-        .with_state(partner);
+    let partner_routes =
+        partner_routes.route("/partner-log", get(partner::partner_log)).with_state(partner);
 
     tenant_routes.merge(partner_routes)
 }

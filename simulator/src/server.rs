@@ -31,13 +31,9 @@ pub(crate) fn listen(port: u16) -> Result<TcpListener, StartError> {
 pub(crate) async fn tls(files: &TlsFiles) -> Result<RustlsConfig, StartError> {
     // An error means that the process has chosen one already, which is as good.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    RustlsConfig::from_pem_file(&files.certificate, &files.key)
-        .await
-        .map_err(|source| StartError::Tls {
-            certificate: files.certificate.clone(),
-            key: files.key.clone(),
-            source,
-        })
+    RustlsConfig::from_pem_file(&files.certificate, &files.key).await.map_err(|source| {
+        StartError::Tls { certificate: files.certificate.clone(), key: files.key.clone(), source }
+    })
 }
 
 /// A listener being served; dropping it closes everything at once.
@@ -56,15 +52,11 @@ impl Server {
         let service = Shared::new(AndThen::new(router, send_unless_withheld));
         let task = match tls {
             Some(tls) => tokio::spawn(
-                axum_server::from_tcp_rustls(listener, tls)?
-                    .handle(handle.clone())
-                    .serve(service),
+                axum_server::from_tcp_rustls(listener, tls)?.handle(handle.clone()).serve(service),
             ),
-            None => tokio::spawn(
-                axum_server::from_tcp(listener)?
-                    .handle(handle.clone())
-                    .serve(service),
-            ),
+            None => {
+                tokio::spawn(axum_server::from_tcp(listener)?.handle(handle.clone()).serve(service))
+            }
         };
         Ok(Self { handle, task })
     }

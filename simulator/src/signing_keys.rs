@@ -21,10 +21,7 @@ pub(crate) struct SigningKeys {
 
 impl SigningKeys {
     pub(crate) fn new(current: SigningKey) -> Self {
-        Self {
-            current,
-            former: Vec::new(),
-        }
+        Self { current, former: Vec::new() }
     }
 
     pub(crate) fn current(&self) -> &SigningKey {
@@ -139,10 +136,7 @@ impl SigningKey {
 
 impl fmt::Debug for SigningKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("SigningKey")
-            .field("id", &self.id)
-            .finish_non_exhaustive()
+        formatter.debug_struct("SigningKey").field("id", &self.id).finish_non_exhaustive()
     }
 }
 

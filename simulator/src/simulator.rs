@@ -48,10 +48,7 @@ impl Simulator {
     /// A taken port, and files that cannot be read or written: all of them the caller's to change.
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let listener = server::listen(options.port)?;
-        let listen_error = |source| StartError::Listen {
-            port: options.port,
-            source,
-        };
+        let listen_error = |source| StartError::Listen { port: options.port, source };
         let port = listener.local_addr().map_err(listen_error)?.port();
         let tls = match &options.tls {
             Some(files) => Some(server::tls(files).await?),
@@ -71,12 +68,7 @@ impl Simulator {
         let partner = Arc::new(Partner::new(Arc::clone(&tenant)));
         let router = router(Arc::clone(&tenant), Arc::clone(&partner));
         let server = Server::start(listener, tls, router).map_err(listen_error)?;
-        Ok(Self {
-            description: Description::of(&tenant),
-            tenant,
-            partner,
-            server,
-        })
+        Ok(Self { description: Description::of(&tenant), tenant, partner, server })
     }
 
     /// Where everything is, and Errand's credential.
@@ -94,10 +86,7 @@ impl Simulator {
 impl Simulator {
     /// A fresh token of `user` for Errand.
     pub fn user_token(&self, user: &str) -> String {
-        self.sign(
-            &self.token_header(),
-            &self.user_claims(&UserTokenRequest::named(user)),
-        )
+        self.sign(&self.token_header(), &self.user_claims(&UserTokenRequest::named(user)))
     }
 
     /// The claims of a user token, to be changed and [signed](Self::sign).
@@ -199,10 +188,7 @@ impl Description {
 impl fmt::Debug for Description {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let authority = &self.authority;
-        formatter
-            .debug_struct("Description")
-            .field("authority", authority)
-            .finish_non_exhaustive()
+        formatter.debug_struct("Description").field("authority", authority).finish_non_exhaustive()
     }
 }
 

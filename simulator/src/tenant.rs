@@ -108,25 +108,16 @@ impl Tenant {
     }
 
     pub(crate) fn settings(&self) -> Settings {
-        *self
-            .settings
-            .lock()
-            .expect("nobody panics while holding it")
+        *self.settings.lock().expect("nobody panics while holding it")
     }
 
     pub(crate) fn set_access_token_lifetime(&self, lifetime: Duration) {
-        let mut settings = self
-            .settings
-            .lock()
-            .expect("nobody panics while holding it");
+        let mut settings = self.settings.lock().expect("nobody panics while holding it");
         settings.access_token_lifetime = seconds(lifetime);
     }
 
     pub(crate) fn script(&self, answer: ScriptedAnswer) {
-        self.scripts
-            .lock()
-            .expect("nobody panics while holding it")
-            .push_back(answer);
+        self.scripts.lock().expect("nobody panics while holding it").push_back(answer);
     }
 
     /// The answer in store for the next token request; the usual one if there is none.

@@ -29,10 +29,8 @@ impl User {
     /// Whom a token names that the tenant issued, in its v1 or v2 form.
     pub(crate) fn of_token(token: &Jwt) -> Self {
         let names = ["preferred_username", "unique_name"];
-        let username = names
-            .map(|claim| token.text(claim))
-            .into_iter()
-            .find(|name| !name.is_empty());
+        let username =
+            names.map(|claim| token.text(claim)).into_iter().find(|name| !name.is_empty());
         Self {
             oid: token.text("oid").to_owned(),
             name: token.text("name").to_owned(),
@@ -51,13 +49,8 @@ impl User {
 /// A UUID that is always the same for the same name.
 pub(crate) fn id_of(name: &str) -> String {
     let hash = digest(&SHA256, name.as_bytes());
-    let bytes = hash
-        .as_ref()
-        .first_chunk::<16>()
-        .expect("SHA-256 has 32 bytes");
-    uuid::Builder::from_random_bytes(*bytes)
-        .into_uuid()
-        .to_string()
+    let bytes = hash.as_ref().first_chunk::<16>().expect("SHA-256 has 32 bytes");
+    uuid::Builder::from_random_bytes(*bytes).into_uuid().to_string()
 }
 
 /// A fresh random UUID.

@@ -110,7 +110,9 @@ async fn hand_out(
 async fn idle(context: &Context, found_some: bool, stop: &CancellationToken) {
     let pause = match context.store.next_due().await {
         // Due already and not ours: other workers are at it, or it was announced this moment.
-        Ok(Some(due)) if due < POLL => due.max(Duration::from_millis(if found_some { 1 } else { 5 })),
+        Ok(Some(due)) if due < POLL => {
+            due.max(Duration::from_millis(if found_some { 1 } else { 5 }))
+        }
         Ok(_) | Err(_) => POLL,
     };
     tokio::select! {

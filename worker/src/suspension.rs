@@ -17,16 +17,23 @@ pub(crate) fn suspension(
 ) -> Suspension {
     let detail = match reason {
         SuspensionReason::ConsentRequired => {
-            format!("Consent to the permissions for `{api_name}` is missing. Give it, then sign in again and resume the job.")
+            format!(
+                "Consent to the permissions for `{api_name}` is missing. Give it, then sign in again and resume the job."
+            )
         }
         SuspensionReason::InteractionRequired => {
-            format!("The identity provider asks for a new sign-in before `{api_name}` may be called. Sign in again, with `claims` if there are any, and resume the job.")
+            format!(
+                "The identity provider asks for a new sign-in before `{api_name}` may be called. Sign in again, with `claims` if there are any, and resume the job."
+            )
         }
         SuspensionReason::SessionRevoked => {
-            "The stored sign-in has ended or was revoked. Sign in again and resume the job.".to_owned()
+            "The stored sign-in has ended or was revoked. Sign in again and resume the job."
+                .to_owned()
         }
         SuspensionReason::AdminActionRequired => {
-            format!("A policy of the organisation keeps this job from calling `{api_name}`. An administrator must act; then sign in again and resume the job.")
+            format!(
+                "A policy of the organisation keeps this job from calling `{api_name}`. An administrator must act; then sign in again and resume the job."
+            )
         }
     };
     let consent_url = (reason == SuspensionReason::ConsentRequired)

@@ -59,20 +59,12 @@ mod tests {
 
     #[test]
     fn loopback_is_this_machine_only() {
-        for url in [
-            "http://localhost:1/",
-            "http://a.localhost",
-            "http://127.9.9.9",
-            "http://[::1]",
-        ] {
+        for url in ["http://localhost:1/", "http://a.localhost", "http://127.9.9.9", "http://[::1]"]
+        {
             assert!(is_loopback(&Url::parse(url).unwrap()), "{url}");
         }
-        for url in [
-            "http://localhost.example",
-            "http://10.0.0.1",
-            "http://[::2]",
-            "http://0.0.0.0",
-        ] {
+        for url in ["http://localhost.example", "http://10.0.0.1", "http://[::2]", "http://0.0.0.0"]
+        {
             assert!(!is_loopback(&Url::parse(url).unwrap()), "{url}");
         }
     }

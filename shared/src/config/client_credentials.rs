@@ -25,9 +25,7 @@ pub(super) fn read(identity: &Section) -> Vec<ClientCredential> {
 fn credential(section: &Section) -> Option<ClientCredential> {
     let source = section.required("source_type", section.text("source_type"), SUPPORTED)?;
     let credential = match source.to_ascii_lowercase().as_str() {
-        "clientsecret" => section
-            .required_secret("client_secret", "the secret")
-            .map(secret),
+        "clientsecret" => section.required_secret("client_secret", "the secret").map(secret),
         "path" => certificate(section),
         "signedassertionfilepath" => {
             let path = section.text("signed_assertion_file_path");
@@ -61,18 +59,12 @@ fn certificate(section: &Section) -> Option<ClientCredential> {
         section.problem("certificate_password", NO_PKCS12);
     }
     let certificate = pem_file(section, "certificate_path");
-    let certificate = section.required(
-        "certificate_path",
-        certificate,
-        "the certificate's PEM file",
-    );
+    let certificate =
+        section.required("certificate_path", certificate, "the certificate's PEM file");
     let private_key = pem_file(section, "private_key_path");
     let certificate_path = certificate?;
     let private_key_path = private_key.unwrap_or_else(|| certificate_path.clone());
-    Some(ClientCredential::Certificate {
-        certificate_path,
-        private_key_path,
-    })
+    Some(ClientCredential::Certificate { certificate_path, private_key_path })
 }
 
 const NO_PKCS12: &str =
@@ -87,9 +79,6 @@ fn pem_file(section: &Section, key: &str) -> Option<PathBuf> {
 }
 
 fn is_pkcs12(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| {
-        ["pfx", "p12"]
-            .iter()
-            .any(|e| extension.eq_ignore_ascii_case(e))
-    })
+    path.extension()
+        .is_some_and(|extension| ["pfx", "p12"].iter().any(|e| extension.eq_ignore_ascii_case(e)))
 }

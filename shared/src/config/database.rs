@@ -7,18 +7,14 @@ use super::{DatabaseConfig, secret::SecretForm, section::Section};
 const DEFAULT_URL: &str = "sqlite://.errand/errand.db";
 
 pub(super) fn read(section: &Section) -> DatabaseConfig {
-    let url = section
-        .secret("url")
-        .unwrap_or_else(|| DEFAULT_URL.to_owned());
+    let url = section.secret("url").unwrap_or_else(|| DEFAULT_URL.to_owned());
     if !is_database(&url) {
         let key = match section.secret_form("url") {
             Some(SecretForm::File) => "url_file",
             Some(SecretForm::Value) | None => "url",
         };
-        section.problem(
-            key,
-            "expected `sqlite://PATH` or `postgres://USER:PASSWORD@HOST/DATABASE`",
-        );
+        section
+            .problem(key, "expected `sqlite://PATH` or `postgres://USER:PASSWORD@HOST/DATABASE`");
     }
     let config = DatabaseConfig {
         url: url.into(),

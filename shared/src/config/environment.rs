@@ -18,10 +18,7 @@ use super::{
 /// it is used.
 pub fn process_environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().map(|(name, value)| {
-        (
-            name.to_string_lossy().into_owned(),
-            value.to_string_lossy().into_owned(),
-        )
+        (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
     })
 }
 
@@ -43,10 +40,7 @@ impl Variables {
     pub(super) fn from_environment(
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Self {
-        let mut variables = Self {
-            errand: Vec::new(),
-            microsoft: Vec::new(),
-        };
+        let mut variables = Self { errand: Vec::new(), microsoft: Vec::new() };
         for (name, value) in environment.into_iter().collect::<BTreeMap<_, _>>() {
             let keys: Vec<_> = name.split("__").map(str::to_owned).collect();
             match keys.as_slice() {
@@ -55,9 +49,7 @@ impl Variables {
                     variables.errand.push(Variable { name, keys, value });
                 }
                 [first, _, ..]
-                    if ["AzureAd", "DownstreamApis"]
-                        .iter()
-                        .any(|s| same_key(s, first)) =>
+                    if ["AzureAd", "DownstreamApis"].iter().any(|s| same_key(s, first)) =>
                 {
                     variables.microsoft.push(Variable { name, keys, value });
                 }
@@ -79,8 +71,7 @@ pub(super) fn overlay(root: &mut Node, variables: Vec<Variable>) {
 
 /// A list or a table, if the text of a variable is JSON of one.
 fn structured(text: &str) -> Option<Value> {
-    text.starts_with(['[', '{'])
-        .then(|| serde_json::from_str(text).ok())?
+    text.starts_with(['[', '{']).then(|| serde_json::from_str(text).ok())?
 }
 
 fn set(node: &mut Node, keys: &[String], value: Value, origin: &Origin) {
@@ -91,24 +82,14 @@ fn set(node: &mut Node, keys: &[String], value: Value, origin: &Origin) {
     let names = holds_names(&node.path);
     let mut table = into_table(mem::replace(&mut node.content, Content::List(Vec::new())));
     let is_key = |written: &&String| {
-        if names {
-            written.eq_ignore_ascii_case(key)
-        } else {
-            same_key(written, key)
-        }
+        if names { written.eq_ignore_ascii_case(key) } else { same_key(written, key) }
     };
     let new_key = || {
-        if names {
-            key.clone()
-        } else {
-            key.to_ascii_lowercase()
-        }
+        if names { key.clone() } else { key.to_ascii_lowercase() }
     };
     let written = table.keys().find(is_key).cloned().unwrap_or_else(new_key);
     let path = node.path.iter().cloned().chain([written.clone()]).collect();
-    let child = table
-        .entry(written)
-        .or_insert_with(|| Node::empty_table(origin, path));
+    let child = table.entry(written).or_insert_with(|| Node::empty_table(origin, path));
     set(child, rest, value, origin);
     node.content = Content::Table(table);
 }
@@ -126,9 +107,7 @@ fn into_table(content: Content) -> BTreeMap<String, Node> {
         Content::Table(table) => table,
         Content::List(items) => {
             let numbered = items.into_iter().enumerate();
-            numbered
-                .map(|(index, item)| (index.to_string(), item))
-                .collect()
+            numbered.map(|(index, item)| (index.to_string(), item)).collect()
         }
         Content::Scalar(_) => BTreeMap::new(),
     }

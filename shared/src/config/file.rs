@@ -38,24 +38,13 @@ pub(super) fn read(path: &Path) -> Result<Node, Problem> {
         Spelling::Microsoft => parse_json(text),
     };
     let value = value.map_err(problem)?;
-    Ok(Node::new(
-        value,
-        &Origin::File(name.as_str().into()),
-        Vec::new(),
-    ))
+    Ok(Node::new(value, &Origin::File(name.as_str().into()), Vec::new()))
 }
 
 fn parse_toml(text: &str) -> Result<Value, String> {
     toml::from_str(text).map_err(|e| {
-        let before = e
-            .span()
-            .and_then(|span| text.get(..span.start))
-            .unwrap_or_default();
-        format!(
-            "is not valid TOML: line {}: {}",
-            before.split('\n').count(),
-            e.message()
-        )
+        let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        format!("is not valid TOML: line {}: {}", before.split('\n').count(), e.message())
     })
 }
 
@@ -97,11 +86,9 @@ mod tests {
 
     #[test]
     fn a_syntax_error_names_the_line_and_keeps_the_text_to_itself() {
-        for broken in [
-            "a = 1\nsecret = \"canary\nb = 2",
-            "a = 1\nsecret = canary",
-            "a = 1\na = 'canary'",
-        ] {
+        for broken in
+            ["a = 1\nsecret = \"canary\nb = 2", "a = 1\nsecret = canary", "a = 1\na = 'canary'"]
+        {
             let message = parse_toml(broken).unwrap_err();
             assert!(message.contains("line 2"), "{message}");
             assert!(!message.contains("canary"), "{message}");

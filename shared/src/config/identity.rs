@@ -51,30 +51,19 @@ pub(super) fn read(
             .all(|c| c.is_ascii_graphic() && !"[]<>{}\"".contains(c))
             .then(|| text.to_owned())
     });
-    let client_id = section.required(
-        "client_id",
-        client_id,
-        "the id of Errand's app registration",
-    );
-    let audiences = section
-        .texts("audiences")
-        .filter(|audiences| !audiences.is_empty());
-    let required_scopes = section
-        .texts("required_scopes")
-        .unwrap_or_else(|| vec!["Jobs.ReadWrite".to_owned()]);
+    let client_id = section.required("client_id", client_id, "the id of Errand's app registration");
+    let audiences = section.texts("audiences").filter(|audiences| !audiences.is_empty());
+    let required_scopes =
+        section.texts("required_scopes").unwrap_or_else(|| vec!["Jobs.ReadWrite".to_owned()]);
     if required_scopes.is_empty() {
         section.problem("required_scopes", "expected at least one scope");
     }
     let client_authentication = section
-        .parsed(
-            "client_authentication",
-            "`\"post\"` or `\"basic\"`",
-            |text| match text {
-                "post" => Some(ClientAuthentication::Post),
-                "basic" => Some(ClientAuthentication::Basic),
-                _ => None,
-            },
-        )
+        .parsed("client_authentication", "`\"post\"` or `\"basic\"`", |text| match text {
+            "post" => Some(ClientAuthentication::Post),
+            "basic" => Some(ClientAuthentication::Basic),
+            _ => None,
+        })
         .unwrap_or(ClientAuthentication::Post);
     let allowed_clients = section.texts("allowed_clients").unwrap_or_default();
     let client_credentials = client_credentials::read(section);
@@ -103,10 +92,7 @@ fn check_dialect(section: &Section) {
     match section.text("dialect") {
         None | Some("entra") => {}
         Some("token-exchange") => {
-            section.problem(
-                "dialect",
-                "`dialect = \"token-exchange\"` is not supported yet",
-            );
+            section.problem("dialect", "`dialect = \"token-exchange\"` is not supported yet");
         }
         Some(_) => section.problem("dialect", "expected `\"entra\"`"),
     }
@@ -118,25 +104,16 @@ fn check_dialect(section: &Section) {
 fn tenant(section: &Section) -> Option<Tenant> {
     const EXPECTED: &str = "the tenant's id (a GUID), `organizations` or `common`";
     let tenant = section.parsed("tenant_id", EXPECTED, |text| match text {
-        "organizations" | "common" => Some(Tenant::Multiple {
-            authority: text.to_owned(),
-            allowed: Some(Vec::new()),
-        }),
+        "organizations" | "common" => {
+            Some(Tenant::Multiple { authority: text.to_owned(), allowed: Some(Vec::new()) })
+        }
         id => guid(id).map(Tenant::Single),
     });
     let tenant = section.required("tenant_id", tenant, EXPECTED);
     let allowed = section
-        .parsed_texts(
-            "allowed_tenants",
-            "the id of a tenant (a GUID), or only `*`",
-            |text| {
-                if text == "*" {
-                    Some(None)
-                } else {
-                    guid(text).map(Some)
-                }
-            },
-        )
+        .parsed_texts("allowed_tenants", "the id of a tenant (a GUID), or only `*`", |text| {
+            if text == "*" { Some(None) } else { guid(text).map(Some) }
+        })
         .unwrap_or_default();
     let any = allowed.contains(&None);
     match tenant? {
@@ -158,11 +135,7 @@ fn tenant(section: &Section) -> Option<Tenant> {
                     ),
                 );
             }
-            let allowed = if any {
-                None
-            } else {
-                allowed.into_iter().collect()
-            };
+            let allowed = if any { None } else { allowed.into_iter().collect() };
             Some(Tenant::Multiple { authority, allowed })
         }
     }
@@ -171,14 +144,8 @@ fn tenant(section: &Section) -> Option<Tenant> {
 /// `extra_token_parameters` of any section.
 pub(super) fn extra_token_parameters(section: &Section) -> BTreeMap<String, String> {
     let parameters = section.text_table("extra_token_parameters");
-    for name in parameters
-        .keys()
-        .filter(|name| OWN_PARAMETERS.contains(&name.as_str()))
-    {
-        section.problem(
-            "extra_token_parameters",
-            format!("Errand sets `{name}` itself"),
-        );
+    for name in parameters.keys().filter(|name| OWN_PARAMETERS.contains(&name.as_str())) {
+        section.problem("extra_token_parameters", format!("Errand sets `{name}` itself"));
     }
     parameters
 }

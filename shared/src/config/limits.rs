@@ -19,11 +19,7 @@ pub(super) fn read(section: &Section) -> Limits {
         calls: count("calls", default.calls),
         checkpoint_bytes: size("checkpoint_bytes", default.checkpoint_bytes),
         max_deadline: section
-            .parsed(
-                "max_deadline",
-                "an ISO 8601 duration such as `P400D` or `PT12H`",
-                duration,
-            )
+            .parsed("max_deadline", "an ISO 8601 duration such as `P400D` or `PT12H`", duration)
             .unwrap_or(default.max_deadline),
     };
     // Bounds of parts that do not exist yet.
@@ -43,18 +39,14 @@ pub(super) fn read(section: &Section) -> Limits {
 /// An ISO 8601 duration above zero, without years and months, whose length depends on the calendar.
 fn duration(text: &str) -> Option<Duration> {
     let rest = text.strip_prefix('P')?;
-    let (days, time) = rest
-        .split_once('T')
-        .map_or((rest, None), |(days, time)| (days, Some(time)));
+    let (days, time) = rest.split_once('T').map_or((rest, None), |(days, time)| (days, Some(time)));
     let mut seconds = parts(days, &[('W', 604_800), ('D', 86_400)])?;
     if let Some(time) = time {
         let time = (!time.is_empty()).then_some(time)?;
         seconds = seconds.checked_add(parts(time, &[('H', 3600), ('M', 60), ('S', 1)])?)?;
     }
     // A century: what is longer overflows calendars.
-    (1..=3_155_760_000)
-        .contains(&seconds)
-        .then(|| Duration::from_secs(seconds))
+    (1..=3_155_760_000).contains(&seconds).then(|| Duration::from_secs(seconds))
 }
 
 /// Sums up whole numbers with these units, in this order, each at most once.
@@ -79,18 +71,9 @@ mod tests {
         let seconds = |text| duration(text).map(|duration| duration.as_secs());
         assert_eq!(seconds("P400D"), Some(400 * 86_400));
         assert_eq!(seconds("P1DT2H3M4S"), Some(93_784));
-        for wrong in [
-            "",
-            "P",
-            "PT",
-            "P0D",
-            "P1M",
-            "PT1D",
-            "P1DT",
-            "400",
-            "P-1D",
-            "P99999999999999D",
-        ] {
+        for wrong in
+            ["", "P", "PT", "P0D", "P1M", "PT1D", "P1DT", "400", "P-1D", "P99999999999999D"]
+        {
             assert_eq!(seconds(wrong), None, "{wrong}");
         }
     }

@@ -61,11 +61,8 @@ fn read(root: &Section) -> Option<Config> {
     let api = api::read(&root.section("api"), allow_insecure_http);
     let worker = worker::read(&root.section("worker"));
     let api_beyond_loopback = !api.listen.ip().is_loopback();
-    let identity = identity::read(
-        &root.section("identity"),
-        allow_insecure_http,
-        api_beyond_loopback,
-    );
+    let identity =
+        identity::read(&root.section("identity"), allow_insecure_http, api_beyond_loopback);
     let downstream_apis = downstream_apis::read(root, allow_insecure_http);
     let workflows = workflows::read(&root.section("workflows"));
     let limits = limits::read(&root.section("limits"));

@@ -26,15 +26,9 @@ pub(super) fn adapt(mut root: Node, report: &Report) -> Node {
     if let Some(other) = take(&mut root, "DownstreamApi") {
         report.ignored(&other, "Errand reads `DownstreamApis:NAME`");
     }
-    for (ours, theirs) in [
-        ("Identity", "AzureAd"),
-        ("DownstreamApis", "DownstreamApis"),
-    ] {
+    for (ours, theirs) in [("Identity", "AzureAd"), ("DownstreamApis", "DownstreamApis")] {
         if let Some(other) = take(&mut errand, ours) {
-            report.problem(
-                &other,
-                format!("belongs into the section `{theirs}` of this file"),
-            );
+            report.problem(&other, format!("belongs into the section `{theirs}` of this file"));
         }
     }
     adapt_identity(&mut identity, report);
@@ -62,31 +56,22 @@ fn adapt_identity(identity: &mut Node, report: &Report) {
     }
 
     let credentials = ["ClientCredentials", "ClientCertificates"];
-    let credentials: Vec<_> = credentials
-        .into_iter()
-        .filter_map(|key| take(identity, key))
-        .collect();
+    let credentials: Vec<_> =
+        credentials.into_iter().filter_map(|key| take(identity, key)).collect();
     put_list(identity, "client_credentials", &credentials);
     if let Some(Content::List(credentials)) =
         member(identity, "client_credentials").map(|node| &mut node.content)
     {
         for credential in credentials {
             rename(credential, "CertificateDiskPath", "certificate_path");
-            rename(
-                credential,
-                "SignedAssertionFileDiskPath",
-                "signed_assertion_file_path",
-            );
+            rename(credential, "SignedAssertionFileDiskPath", "signed_assertion_file_path");
         }
     }
 
     if let Some(by_acl) = take(identity, "AllowWebApiToBeAuthorizedByACL")
         && is_true(&by_acl)
     {
-        report.ignored(
-            &by_acl,
-            "Errand serves users only; a caller without a user is refused",
-        );
+        report.ignored(&by_acl, "Errand serves users only; a caller without a user is refused");
     }
 }
 
@@ -100,10 +85,7 @@ fn adapt_downstream_apis(apis: &mut Node, report: &Report) {
         }
         let app_token = take(api, "RequestAppToken").filter(is_true);
         if let Some(app_token) = &app_token {
-            report.ignored(
-                app_token,
-                "Errand calls as the user only; this API is left out",
-            );
+            report.ignored(app_token, "Errand calls as the user only; this API is left out");
         }
         app_token.is_none()
     });
@@ -135,19 +117,9 @@ fn put(node: &mut Node, key: &str, value: Node) {
 fn put_list(node: &mut Node, key: &str, lists: &[Node]) {
     let Some(first) = lists.first() else { return };
     let (origin, path) = (first.origin.clone(), first.path.clone());
-    let items = lists
-        .iter()
-        .flat_map(|list| list.items().unwrap_or_else(|| vec![list]));
+    let items = lists.iter().flat_map(|list| list.items().unwrap_or_else(|| vec![list]));
     let content = Content::List(items.cloned().collect());
-    put(
-        node,
-        key,
-        Node {
-            content,
-            origin,
-            path,
-        },
-    );
+    put(node, key, Node { content, origin, path });
 }
 
 fn rename(node: &mut Node, from: &str, to: &str) {

@@ -61,20 +61,12 @@ impl Node {
             ),
             scalar => Content::Scalar(scalar),
         };
-        Self {
-            content,
-            origin: origin.clone(),
-            path,
-        }
+        Self { content, origin: origin.clone(), path }
     }
 
     /// Returns a table without keys.
     pub(super) fn empty_table(origin: &Origin, path: Vec<String>) -> Self {
-        Self {
-            content: Content::Table(BTreeMap::new()),
-            origin: origin.clone(),
-            path,
-        }
+        Self { content: Content::Table(BTreeMap::new()), origin: origin.clone(), path }
     }
 
     /// The items of a list, or of a table whose keys are all numbers, which is how a list looks

@@ -11,17 +11,12 @@ use super::{
 /// `[webhooks]`, `[retention]` and `[telemetry]`.
 pub(super) fn check(root: &Section) {
     let webhooks = root.section("webhooks");
-    if webhooks
-        .texts("hosts")
-        .is_some_and(|hosts| !hosts.is_empty())
-    {
+    if webhooks.texts("hosts").is_some_and(|hosts| !hosts.is_empty()) {
         webhooks.problem("hosts", "webhooks are not supported yet");
     }
     for key in ["secret", "secret_file"] {
         if let Some(node) = webhooks.get(key) {
-            webhooks
-                .report
-                .ignored(node, "webhooks are not supported yet");
+            webhooks.report.ignored(node, "webhooks are not supported yet");
         }
     }
     webhooks.finish();
@@ -55,10 +50,7 @@ impl Section<'_> {
             _ => None,
         };
         if number != Some(default) {
-            self.problem(
-                key,
-                format!("only {default}, the default, is supported yet"),
-            );
+            self.problem(key, format!("only {default}, the default, is supported yet"));
         }
     }
 }

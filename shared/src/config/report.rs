@@ -17,11 +17,7 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) fn new(spelling: Spelling) -> Self {
-        Self {
-            spelling,
-            problems: RefCell::default(),
-            warnings: RefCell::default(),
-        }
+        Self { spelling, problems: RefCell::default(), warnings: RefCell::default() }
     }
 
     /// Something is wrong with what stands at `node`.
@@ -31,9 +27,7 @@ impl Report {
 
     /// Something is wrong at the key `path`, which may not be there.
     pub(super) fn problem_at(&self, origin: &str, path: &[String], message: impl Into<String>) {
-        self.problems
-            .borrow_mut()
-            .push(self.locate(origin, path, message.into()));
+        self.problems.borrow_mut().push(self.locate(origin, path, message.into()));
     }
 
     /// `node` has no effect, which its author should know.
@@ -53,11 +47,6 @@ impl Report {
 
     fn locate(&self, origin: &str, path: &[String], message: String) -> Problem {
         let (section, key) = self.spelling.section_and_key(path);
-        Problem {
-            origin: origin.to_owned(),
-            section,
-            key,
-            message,
-        }
+        Problem { origin: origin.to_owned(), section, key, message }
     }
 }

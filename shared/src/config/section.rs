@@ -32,22 +32,13 @@ impl<'a> Section<'a> {
     /// Returns the table at the top.
     pub(super) fn root(root: &'a Node, file: Option<&'a str>, report: &'a Report) -> Self {
         let path = root.path.clone();
-        Self {
-            report,
-            node: Some(root),
-            path,
-            file,
-            known: RefCell::default(),
-        }
+        Self { report, node: Some(root), path, file, known: RefCell::default() }
     }
 
     /// Returns the table `key`.
     pub(super) fn section(&self, key: &str) -> Self {
         let node = self.get(key);
-        self.below(
-            node,
-            node.map_or_else(|| self.path_of(key), |node| node.path.clone()),
-        )
+        self.below(node, node.map_or_else(|| self.path_of(key), |node| node.path.clone()))
     }
 
     /// Returns the tables in the table `key`, by the names that the user chose.
@@ -71,19 +62,11 @@ impl<'a> Section<'a> {
             self.report.problem(node, "expected a list of tables");
             return Vec::new();
         };
-        items
-            .into_iter()
-            .map(|item| self.below(Some(item), item.path.clone()))
-            .collect()
+        items.into_iter().map(|item| self.below(Some(item), item.path.clone())).collect()
     }
 
     fn below(&self, node: Option<&'a Node>, path: Vec<String>) -> Self {
-        let section = Self {
-            node,
-            path,
-            known: RefCell::default(),
-            ..*self
-        };
+        let section = Self { node, path, known: RefCell::default(), ..*self };
         if let (Some(node), None) = (node, section.table()) {
             self.report.problem(node, "expected a table of keys");
         }
@@ -94,10 +77,7 @@ impl<'a> Section<'a> {
     pub(super) fn get(&self, key: &str) -> Option<&'a Node> {
         self.known.borrow_mut().push(key.to_owned());
         let spelling = self.report.spelling;
-        self.table()?
-            .iter()
-            .find(|(written, _)| spelling.is(written, key))
-            .map(|(_, node)| node)
+        self.table()?.iter().find(|(written, _)| spelling.is(written, key)).map(|(_, node)| node)
     }
 
     /// `true` or `false`.
@@ -105,9 +85,7 @@ impl<'a> Section<'a> {
         let node = self.get(key)?;
         let value = match &node.content {
             Content::Scalar(Value::Bool(value)) => Some(*value),
-            _ => self
-                .untyped(node)
-                .and_then(|text| text.to_ascii_lowercase().parse().ok()),
+            _ => self.untyped(node).and_then(|text| text.to_ascii_lowercase().parse().ok()),
         };
         self.expect(node, value, "`true` or `false`")
     }
@@ -136,11 +114,7 @@ impl<'a> Section<'a> {
         };
         let bounds = f64::from(*range.start())..=f64::from(*range.end());
         let value = value.filter(|value| bounds.contains(value));
-        let expected = format!(
-            "a number of seconds from {} to {}",
-            range.start(),
-            range.end()
-        );
+        let expected = format!("a number of seconds from {} to {}", range.start(), range.end());
         self.expect(
             node,
             value.and_then(|value| Duration::try_from_secs_f64(value).ok()),
@@ -155,8 +129,7 @@ impl<'a> Section<'a> {
             Content::Scalar(Value::String(text)) => Some(text.trim()),
             _ => None,
         };
-        self.expect(node, value, "a string")
-            .filter(|text| !text.is_empty())
+        self.expect(node, value, "a string").filter(|text| !text.is_empty())
     }
 
     /// Text that `parse` understands; `expected` says what that is.
@@ -177,10 +150,7 @@ impl<'a> Section<'a> {
             Some(items) => items.into_iter().map(string).collect(),
             None => self.untyped(node).map(|text| {
                 let words = text.split([',', ' ', '\t', '\n', '\r']);
-                words
-                    .filter(|word| !word.is_empty())
-                    .map(str::to_owned)
-                    .collect()
+                words.filter(|word| !word.is_empty()).map(str::to_owned).collect()
             }),
         };
         let texts = texts.filter(|texts: &Vec<_>| texts.iter().all(|text| !text.is_empty()));
@@ -264,10 +234,7 @@ impl<'a> Section<'a> {
         let own_variable = matches!(&node.origin, Origin::Variable(name)
             if name.to_ascii_uppercase().starts_with("ERRAND__"));
         self.report.spelling == Spelling::Microsoft
-            && self
-                .path
-                .first()
-                .is_some_and(|first| !same_key(first, "Errand"))
+            && self.path.first().is_some_and(|first| !same_key(first, "Errand"))
             && !own_variable
     }
 
@@ -291,11 +258,7 @@ impl<'a> Section<'a> {
     }
 
     fn path_of(&self, key: &str) -> Vec<String> {
-        self.path
-            .iter()
-            .cloned()
-            .chain([self.report.spelling.key(key)])
-            .collect()
+        self.path.iter().cloned().chain([self.report.spelling.key(key)]).collect()
     }
 
     /// The text of a value whose type is not said by its form: in a variable, and in JSON as .NET

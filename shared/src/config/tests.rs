@@ -24,9 +24,7 @@ fn load_as(name: &str, text: &str, variables: &[(&str, &str)]) -> Result<Config,
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
     fs::write(&path, text).unwrap();
-    let variables = variables
-        .iter()
-        .map(|(name, value)| ((*name).into(), (*value).into()));
+    let variables = variables.iter().map(|(name, value)| ((*name).into(), (*value).into()));
     let prefix = format!("{}/", folder.path().display());
     Config::load(Some(&path), variables.collect::<Vec<_>>())
         .map_err(|error| error.to_string().replace(&prefix, ""))
@@ -57,26 +55,11 @@ fn the_reference_file_is_complete_and_says_the_defaults() {
 
     let defaults = load_toml(&toml_with("", ""), &[]).unwrap();
     for (of_reference, default) in [
-        (
-            format!("{:?}", config.worker),
-            format!("{:?}", defaults.worker),
-        ),
-        (
-            format!("{:?}", config.limits),
-            format!("{:?}", defaults.limits),
-        ),
-        (
-            format!("{:?}", config.workflows),
-            format!("{:?}", defaults.workflows),
-        ),
-        (
-            format!("{:?}", config.api.listen),
-            format!("{:?}", defaults.api.listen),
-        ),
-        (
-            format!("{:?}", config.identity.instance),
-            format!("{:?}", defaults.identity.instance),
-        ),
+        (format!("{:?}", config.worker), format!("{:?}", defaults.worker)),
+        (format!("{:?}", config.limits), format!("{:?}", defaults.limits)),
+        (format!("{:?}", config.workflows), format!("{:?}", defaults.workflows)),
+        (format!("{:?}", config.api.listen), format!("{:?}", defaults.api.listen)),
+        (format!("{:?}", config.identity.instance), format!("{:?}", defaults.identity.instance)),
         (
             config.database.url.expose_secret().to_owned(),
             defaults.database.url.expose_secret().to_owned(),
@@ -127,10 +110,7 @@ const APPSETTINGS: &str = r#"{
 fn an_existing_appsettings_json_works() {
     let config = load_json(APPSETTINGS, &[]).unwrap();
     let identity = &config.identity;
-    assert_eq!(
-        identity.tenant,
-        Tenant::Single("11111111-2222-3333-4444-55555555555a".into())
-    );
+    assert_eq!(identity.tenant, Tenant::Single("11111111-2222-3333-4444-55555555555a".into()));
     assert_eq!(identity.audiences, ["api://errand", "errand"]);
     assert_eq!(identity.required_scopes, ["access_as_user", "Jobs.Read"]);
     assert!(matches!(
@@ -138,10 +118,7 @@ fn an_existing_appsettings_json_works() {
         [ClientCredential::Secret(secret), ClientCredential::Certificate { private_key_path, .. }]
             if secret.expose_secret() == CANARY && private_key_path == Path::new("errand.pem")
     ));
-    assert_eq!(
-        config.downstream_apis.keys().collect::<Vec<_>>(),
-        ["GraphAPI", "PartnerAPI"]
-    );
+    assert_eq!(config.downstream_apis.keys().collect::<Vec<_>>(), ["GraphAPI", "PartnerAPI"]);
     let graph = &config.downstream_apis["GraphAPI"];
     assert_eq!(graph.base_url.as_str(), "https://graph.microsoft.com/v1.0/");
     assert_eq!(graph.scopes, ["user.read", "mail.read"]);
@@ -167,22 +144,10 @@ fn variables_go_before_the_file_in_both_spellings() {
         &[
             ("AzureAd__ClientId", "from-dotnet"),
             ("AzureAd__ClientCredentials__0__ClientSecret", "other"),
-            (
-                "DownstreamApis__GraphAPI__BaseUrl",
-                "https://graph.microsoft.us",
-            ),
-            (
-                "ERRAND__DOWNSTREAM_APIS__partnerapi__BASE_URL",
-                "https://p.example/",
-            ),
-            (
-                "ERRAND__DOWNSTREAM_APIS__New__BASE_URL",
-                "https://new.example",
-            ),
-            (
-                "ERRAND__DOWNSTREAM_APIS__New__SCOPES",
-                "api://new/a,api://new/b",
-            ),
+            ("DownstreamApis__GraphAPI__BaseUrl", "https://graph.microsoft.us"),
+            ("ERRAND__DOWNSTREAM_APIS__partnerapi__BASE_URL", "https://p.example/"),
+            ("ERRAND__DOWNSTREAM_APIS__New__BASE_URL", "https://new.example"),
+            ("ERRAND__DOWNSTREAM_APIS__New__SCOPES", "api://new/a,api://new/b"),
             ("Errand__Worker__Concurrency", "9"),
             ("ERRAND__ALLOW_INSECURE_HTTP", "True"),
             ("ERRAND__IDENTITY__REQUIRED_SCOPES", r#"["X"]"#),
@@ -199,10 +164,7 @@ fn variables_go_before_the_file_in_both_spellings() {
     let url = |name: &str| config.downstream_apis[name].base_url.as_str();
     assert_eq!(url("GraphAPI"), "https://graph.microsoft.us/");
     assert_eq!(url("PartnerAPI"), "https://p.example/");
-    assert_eq!(
-        config.downstream_apis["New"].scopes,
-        ["api://new/a", "api://new/b"]
-    );
+    assert_eq!(config.downstream_apis["New"].scopes, ["api://new/a", "api://new/b"]);
     assert_eq!(config.worker.concurrency, 9);
     assert!(config.allow_insecure_http);
 }
@@ -213,33 +175,18 @@ fn no_file_is_needed() {
         ("ERRAND__ENCRYPTION__KEYS", KEY),
         ("ERRAND__IDENTITY__TENANT_ID", TENANT),
         ("ERRAND__IDENTITY__CLIENT_ID", "errand"),
-        (
-            "ERRAND__IDENTITY__CLIENT_CREDENTIALS__0__SOURCE_TYPE",
-            "ClientSecret",
-        ),
-        (
-            "ERRAND__IDENTITY__CLIENT_CREDENTIALS__0__CLIENT_SECRET",
-            CANARY,
-        ),
+        ("ERRAND__IDENTITY__CLIENT_CREDENTIALS__0__SOURCE_TYPE", "ClientSecret"),
+        ("ERRAND__IDENTITY__CLIENT_CREDENTIALS__0__CLIENT_SECRET", CANARY),
     ];
     let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let config = Config::load(None, variables.clone()).unwrap();
     assert_eq!(config.identity.audiences, ["errand", "api://errand"]);
     assert_eq!(config.api.public_url, "http://127.0.0.1:8080");
 
-    let error = Config::load(None, variables.into_iter().skip(3))
-        .unwrap_err()
-        .to_string();
+    let error = Config::load(None, variables.into_iter().skip(3)).unwrap_err().to_string();
     assert_eq!(
-        error
-            .lines()
-            .map(|line| line.split(':').next().unwrap())
-            .collect::<Vec<_>>(),
-        [
-            "ERRAND__ENCRYPTION__KEYS",
-            "ERRAND__IDENTITY__TENANT_ID",
-            "ERRAND__IDENTITY__CLIENT_ID"
-        ]
+        error.lines().map(|line| line.split(':').next().unwrap()).collect::<Vec<_>>(),
+        ["ERRAND__ENCRYPTION__KEYS", "ERRAND__IDENTITY__TENANT_ID", "ERRAND__IDENTITY__CLIENT_ID"]
     );
 }
 
@@ -260,100 +207,55 @@ fn a_secret_can_stand_in_a_file() {
     ];
     // The variable replaces `keys` of the file although it has another form.
     let config = load_toml(&toml_with("", ""), &variables).unwrap();
-    assert_eq!(
-        config.database.url.expose_secret(),
-        "postgres://errand:p@db/errand"
-    );
-    let ids: Vec<_> = config
-        .encryption
-        .keys
-        .iter()
-        .map(|key| key.id.as_str())
-        .collect();
+    assert_eq!(config.database.url.expose_secret(), "postgres://errand:p@db/errand");
+    let ids: Vec<_> = config.encryption.keys.iter().map(|key| key.id.as_str()).collect();
     assert_eq!(ids, ["k2", "k1"]);
 
-    let error = load_toml(
-        &toml_with("", &format!("client_secret_file = '{empty}'")),
-        &[],
-    )
-    .unwrap_err();
+    let error =
+        load_toml(&toml_with("", &format!("client_secret_file = '{empty}'")), &[]).unwrap_err();
     assert_eq!(
         error,
         "errand.toml: [identity] client_secret: is given twice: here and as `client_secret_file`"
     );
-    for (path, expected) in [
-        (empty.as_str(), "is empty"),
-        ("/no/such", "cannot read the file"),
-    ] {
+    for (path, expected) in [(empty.as_str(), "is empty"), ("/no/such", "cannot read the file")] {
         let error = load_toml(&toml_with("", ""), &[("ERRAND__DATABASE__URL_FILE", path)]);
         let error = error.unwrap_err();
-        assert!(
-            error.starts_with("ERRAND__DATABASE__URL_FILE: [database] url_file: "),
-            "{error}"
-        );
+        assert!(error.starts_with("ERRAND__DATABASE__URL_FILE: [database] url_file: "), "{error}");
         assert!(error.contains(path) && error.contains(expected), "{error}");
     }
 }
 
 #[test]
 fn a_file_that_is_missing_or_broken_is_named() {
-    let error = Config::load(Some(Path::new("no/errand.toml")), [])
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.starts_with("no/errand.toml: cannot be read: "),
-        "{error}"
-    );
-    let error = load_json(
-        "{ \"AzureAd\": {\n \"TenantId\": \"common\"\n \"x\": 1 } }",
-        &[],
-    );
-    assert!(
-        error
-            .unwrap_err()
-            .starts_with("appsettings.json: is not valid JSON: ")
-    );
+    let error = Config::load(Some(Path::new("no/errand.toml")), []).unwrap_err().to_string();
+    assert!(error.starts_with("no/errand.toml: cannot be read: "), "{error}");
+    let error = load_json("{ \"AzureAd\": {\n \"TenantId\": \"common\"\n \"x\": 1 } }", &[]);
+    assert!(error.unwrap_err().starts_with("appsettings.json: is not valid JSON: "));
 }
 
 #[test]
 fn tenants_beside_one_need_an_allow_list() {
     let multiple = |allowed: &str| {
-        load_toml(
-            &toml_with("", allowed),
-            &[("ERRAND__IDENTITY__TENANT_ID", "organizations")],
-        )
-        .map(|config| config.identity.tenant)
+        load_toml(&toml_with("", allowed), &[("ERRAND__IDENTITY__TENANT_ID", "organizations")])
+            .map(|config| config.identity.tenant)
     };
-    assert!(
-        multiple("")
-            .unwrap_err()
-            .contains("[identity] allowed_tenants: with `organizations`")
-    );
+    assert!(multiple("").unwrap_err().contains("[identity] allowed_tenants: with `organizations`"));
     assert!(multiple("allowed_tenants = ['*', '*']").is_err());
     let authority = || "organizations".to_owned();
     assert_eq!(
         multiple("allowed_tenants = ['*']"),
-        Ok(Tenant::Multiple {
-            authority: authority(),
-            allowed: None
-        })
+        Ok(Tenant::Multiple { authority: authority(), allowed: None })
     );
     assert_eq!(
         multiple(&format!("allowed_tenants = ['{TENANT}']")),
-        Ok(Tenant::Multiple {
-            authority: authority(),
-            allowed: Some(vec![TENANT.to_owned()])
-        })
+        Ok(Tenant::Multiple { authority: authority(), allowed: Some(vec![TENANT.to_owned()]) })
     );
 }
 
 #[test]
 fn an_authority_is_built_from_instance_and_tenant() {
-    let config = load_toml(
-        &toml_with("", "instance = 'https://login.example/cloud'"),
-        &[],
-    )
-    .unwrap();
+    let config =
+        load_toml(&toml_with("", "instance = 'https://login.example/cloud'"), &[]).unwrap();
     let identity = config.identity;
     assert_eq!(
         identity.authority_for(identity.tenant.segment()).as_str(),

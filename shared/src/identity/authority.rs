@@ -19,9 +19,7 @@ pub(super) struct Authority {
 
 impl Authority {
     pub(super) fn of(config: &IdentityConfig) -> Self {
-        Self {
-            instance: config.instance.clone(),
-        }
+        Self { instance: config.instance.clone() }
     }
 
     /// Where the metadata of `version` is published (OpenID Connect Discovery 1.0, 4).
@@ -47,10 +45,7 @@ impl Authority {
 
     fn below(&self, tenant: &str, path: &str) -> Url {
         let mut url = self.instance.clone();
-        url.set_path(&format!(
-            "{}/{tenant}/{path}",
-            self.instance.path().trim_end_matches('/')
-        ));
+        url.set_path(&format!("{}/{tenant}/{path}", self.instance.path().trim_end_matches('/')));
         url
     }
 }

@@ -60,9 +60,7 @@ impl OneOrMany {
     }
 
     fn words(&self) -> impl Iterator<Item = &str> {
-        self.as_slice()
-            .iter()
-            .flat_map(|text| text.split_whitespace())
+        self.as_slice().iter().flat_map(|text| text.split_whitespace())
     }
 }
 
@@ -83,11 +81,7 @@ impl Claims {
     /// The tenant, a GUID in the letter case of the token, which is that of its issuer.
     pub(super) fn tenant(&self) -> Result<&str, VerifyError> {
         // Readers that ignore case would see another tenant than we do.
-        if self
-            .others
-            .keys()
-            .any(|name| name.eq_ignore_ascii_case("tid"))
-        {
+        if self.others.keys().any(|name| name.eq_ignore_ascii_case("tid")) {
             return Err(VerifyError::invalid("the token has several tenants"));
         }
         match &self.tid {
@@ -102,11 +96,7 @@ impl Claims {
 
     pub(super) fn scopes(&self) -> Vec<String> {
         let scopes = self.scp.as_ref().or(self.scope.as_ref());
-        scopes
-            .into_iter()
-            .flat_map(OneOrMany::words)
-            .map(str::to_owned)
-            .collect()
+        scopes.into_iter().flat_map(OneOrMany::words).map(str::to_owned).collect()
     }
 
     /// The application that asked for the token: `azp`, in the first generation `appid`.
@@ -116,10 +106,7 @@ impl Claims {
 
     /// Whether the caller declared that it can deal with claims challenges (client capability `cp1`).
     pub(super) fn understands_claims_challenge(&self) -> bool {
-        self.xms_cc
-            .iter()
-            .flat_map(OneOrMany::words)
-            .any(|capability| capability == "cp1")
+        self.xms_cc.iter().flat_map(OneOrMany::words).any(|capability| capability == "cp1")
     }
 
     fn is_app_only(&self) -> bool {
@@ -157,14 +144,10 @@ impl Rules {
         self.check_tenant(claims)?;
         // An access token has none; an id_token, which is signed by the same keys, mostly does.
         if claims.nonce.is_some() {
-            return Err(VerifyError::invalid(
-                "the token is an id_token, not an access token",
-            ));
+            return Err(VerifyError::invalid("the token is an id_token, not an access token"));
         }
         if claims.is_app_only() {
-            return Err(VerifyError::Forbidden {
-                reason: ForbiddenReason::AppOnly,
-            });
+            return Err(VerifyError::Forbidden { reason: ForbiddenReason::AppOnly });
         }
         let scopes = claims.scopes();
         if scopes.is_empty() {
@@ -176,22 +159,14 @@ impl Rules {
         }
         self.check_client(claims)?;
         if !self.required_scopes.is_empty()
-            && !self
-                .required_scopes
-                .iter()
-                .any(|required| scopes.contains(required))
+            && !self.required_scopes.iter().any(|required| scopes.contains(required))
         {
-            return Err(VerifyError::Forbidden {
-                reason: ForbiddenReason::MissingScope,
-            });
+            return Err(VerifyError::Forbidden { reason: ForbiddenReason::MissingScope });
         }
         if claims.expires_at()? < now + MIN_REMAINING {
             return Err(VerifyError::ExpiresTooSoon);
         }
-        Ok(Principal {
-            tenant: claims.tenant()?.to_ascii_lowercase(),
-            subject,
-        })
+        Ok(Principal { tenant: claims.tenant()?.to_ascii_lowercase(), subject })
     }
 
     /// GUIDs are compared as such. Application ID URIs exactly, as Entra does in the exchange.
@@ -212,33 +187,24 @@ impl Rules {
         let tenant = claims.tenant()?.to_ascii_lowercase();
         let is_allowed = match &self.tenant {
             Tenant::Single(own) => *own == tenant,
-            Tenant::Multiple {
-                allowed: Some(allowed),
-                ..
-            } => allowed.contains(&tenant),
+            Tenant::Multiple { allowed: Some(allowed), .. } => allowed.contains(&tenant),
             Tenant::Multiple { allowed: None, .. } => true,
         };
         if is_allowed {
             Ok(())
         } else {
-            Err(VerifyError::invalid(
-                "the token is from a tenant that may not call",
-            ))
+            Err(VerifyError::invalid("the token is from a tenant that may not call"))
         }
     }
 
     fn check_client(&self, claims: &Claims) -> Result<(), VerifyError> {
         let is_allowed = |client: &str| {
-            self.allowed_clients
-                .iter()
-                .any(|allowed| allowed.eq_ignore_ascii_case(client))
+            self.allowed_clients.iter().any(|allowed| allowed.eq_ignore_ascii_case(client))
         };
         if self.allowed_clients.is_empty() || claims.client().is_some_and(is_allowed) {
             Ok(())
         } else {
-            Err(VerifyError::Forbidden {
-                reason: ForbiddenReason::ClientNotAllowed,
-            })
+            Err(VerifyError::Forbidden { reason: ForbiddenReason::ClientNotAllowed })
         }
     }
 }

@@ -43,10 +43,7 @@ impl Proof {
             Self::SecretInForm(secret) => vec![("client_secret", secret.expose_secret())],
             Self::SecretInHeader(_) => Vec::new(),
             Self::Assertion(assertion) => vec![
-                (
-                    "client_assertion_type",
-                    "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
-                ),
+                ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
                 ("client_assertion", assertion.expose_secret()),
             ],
         }
@@ -78,10 +75,7 @@ pub(super) enum CredentialError {
     #[error("client credential: cannot read {}: {source}", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
     #[error("client credential: {} {problem}", path.display())]
-    Unusable {
-        path: PathBuf,
-        problem: &'static str,
-    },
+    Unusable { path: PathBuf, problem: &'static str },
 }
 
 /// Proves to `token_endpoint` that the request is `client_id`'s.
@@ -99,17 +93,9 @@ pub(super) async fn prove(
         (ClientCredential::Secret(secret), ClientAuthentication::Basic) => {
             Ok(Proof::SecretInHeader(secret.clone()))
         }
-        (
-            ClientCredential::Certificate {
-                certificate_path,
-                private_key_path,
-            },
-            _,
-        ) => {
+        (ClientCredential::Certificate { certificate_path, private_key_path }, _) => {
             let claims = AssertionClaims::new(client_id, token_endpoint, now);
-            sign(&claims, certificate_path, private_key_path)
-                .await
-                .map(Proof::Assertion)
+            sign(&claims, certificate_path, private_key_path).await.map(Proof::Assertion)
         }
         (ClientCredential::SignedAssertionFile(path), _) => {
             let assertion =
@@ -175,26 +161,18 @@ async fn first_block(
 ) -> Result<pem::Pem, CredentialError> {
     let blocks =
         pem::parse_many(read(path).await?).map_err(|_| unusable(path, "is not a PEM file"))?;
-    let found = blocks
-        .into_iter()
-        .find(|block| block.tag().ends_with(label));
+    let found = blocks.into_iter().find(|block| block.tag().ends_with(label));
     found.ok_or_else(|| unusable(path, otherwise))
 }
 
 async fn read(path: &Path) -> Result<Vec<u8>, CredentialError> {
     tokio::fs::read(path)
         .await
-        .map_err(|source| CredentialError::Unreadable {
-            path: path.to_owned(),
-            source,
-        })
+        .map_err(|source| CredentialError::Unreadable { path: path.to_owned(), source })
 }
 
 fn unusable(path: &Path, problem: &'static str) -> CredentialError {
-    CredentialError::Unusable {
-        path: path.to_owned(),
-        problem,
-    }
+    CredentialError::Unusable { path: path.to_owned(), problem }
 }
 
 #[cfg(test)]
@@ -218,15 +196,11 @@ mod tests {
     #[tokio::test]
     async fn a_secret_travels_as_configured() {
         let credential = ClientCredential::Secret("a~b+c:d".into());
-        let in_form = proof(&credential, ClientAuthentication::Post)
-            .await
-            .unwrap();
+        let in_form = proof(&credential, ClientAuthentication::Post).await.unwrap();
         assert_eq!(in_form.parameters(), [("client_secret", "a~b+c:d")]);
         assert_eq!(in_form.basic(CLIENT_ID), None);
 
-        let in_header = proof(&credential, ClientAuthentication::Basic)
-            .await
-            .unwrap();
+        let in_header = proof(&credential, ClientAuthentication::Basic).await.unwrap();
         assert!(in_header.parameters().is_empty());
         let expected = (CLIENT_ID.to_owned(), "a%7Eb%2Bc%3Ad".to_owned());
         assert_eq!(in_header.basic(CLIENT_ID), Some(expected));
@@ -245,12 +219,8 @@ mod tests {
             private_key_path: path,
         };
 
-        let first = proof(&credential, ClientAuthentication::Post)
-            .await
-            .unwrap();
-        let second = proof(&credential, ClientAuthentication::Basic)
-            .await
-            .unwrap();
+        let first = proof(&credential, ClientAuthentication::Post).await.unwrap();
+        let second = proof(&credential, ClientAuthentication::Basic).await.unwrap();
         assert_ne!(first.secret(), second.secret());
 
         let header = jsonwebtoken::decode_header(first.secret()).unwrap();
@@ -262,9 +232,8 @@ mod tests {
         validation.validate_exp = false;
         validation.set_audience(&["https://login.example/t/oauth2/v2.0/token"]);
         let public_key = DecodingKey::from_jwk(&key.public_key()).unwrap();
-        let claims = jsonwebtoken::decode::<Value>(first.secret(), &public_key, &validation)
-            .unwrap()
-            .claims;
+        let claims =
+            jsonwebtoken::decode::<Value>(first.secret(), &public_key, &validation).unwrap().claims;
         assert_eq!(claims["iss"], CLIENT_ID);
         assert_eq!(claims["sub"], CLIENT_ID);
         assert_eq!(claims["iat"], 1_700_000_000);
@@ -279,9 +248,7 @@ mod tests {
         let credential = ClientCredential::SignedAssertionFile(path.clone());
         for assertion in ["first", "second"] {
             std::fs::write(&path, format!("{assertion}\n")).unwrap();
-            let proof = proof(&credential, ClientAuthentication::Post)
-                .await
-                .unwrap();
+            let proof = proof(&credential, ClientAuthentication::Post).await.unwrap();
             assert_eq!(proof.secret(), assertion);
         }
     }
@@ -308,25 +275,11 @@ mod tests {
                 "missing",
                 "cannot read",
             ),
-            (
-                ClientCredential::SignedAssertionFile(file("empty", " \n")),
-                "empty",
-                "is empty",
-            ),
-            (
-                pair(&certificate, &certificate),
-                "certificate.pem",
-                "holds no private key",
-            ),
-            (
-                pair(&certificate, &file("key.pem", &key)),
-                "key.pem",
-                "holds no RSA key",
-            ),
+            (ClientCredential::SignedAssertionFile(file("empty", " \n")), "empty", "is empty"),
+            (pair(&certificate, &certificate), "certificate.pem", "holds no private key"),
+            (pair(&certificate, &file("key.pem", &key)), "key.pem", "holds no RSA key"),
         ] {
-            let error = proof(&credential, ClientAuthentication::Post)
-                .await
-                .unwrap_err();
+            let error = proof(&credential, ClientAuthentication::Post).await.unwrap_err();
             let text = error.to_string();
             assert!(text.contains(name) && text.contains(problem), "{text}");
         }

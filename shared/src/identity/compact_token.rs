@@ -50,35 +50,21 @@ impl<'a> CompactToken<'a> {
             "RS256" => Algorithm::RS256,
             "PS256" => Algorithm::PS256,
             _ => {
-                return Err(VerifyError::invalid(
-                    "the token's algorithm is not accepted",
-                ));
+                return Err(VerifyError::invalid("the token's algorithm is not accepted"));
             }
         };
         // Media types ignore case; `application/` may be left out (RFC 7515 4.1.9, RFC 9068 2.1).
         let typ = header.typ.unwrap_or_default().to_ascii_lowercase();
         if !["jwt", "at+jwt"].contains(&typ.strip_prefix("application/").unwrap_or(&typ)) {
-            return Err(VerifyError::invalid(
-                "the token is not of type JWT or at+jwt",
-            ));
+            return Err(VerifyError::invalid("the token is not of type JWT or at+jwt"));
         }
         // No extension is understood here, so no token may depend on one (RFC 7515 4.1.11).
         if !header.crit.is_null() {
-            return Err(VerifyError::invalid(
-                "the token has critical header parameters",
-            ));
+            return Err(VerifyError::invalid("the token has critical header parameters"));
         }
-        let key_id = header
-            .kid
-            .ok_or(VerifyError::invalid("the token names no key"))?;
+        let key_id = header.kid.ok_or(VerifyError::invalid("the token names no key"))?;
         let claims = decode(payload).ok_or(malformed)?;
-        Ok(Self {
-            key_id,
-            algorithm,
-            signed,
-            signature,
-            claims,
-        })
+        Ok(Self { key_id, algorithm, signed, signature, claims })
     }
 
     /// Claims that nobody vouches for yet: good for choosing among what is configured, no more.

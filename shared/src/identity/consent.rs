@@ -38,24 +38,15 @@ mod tests {
 
         config.consent_redirect_uri = Some("https://errand.example/done".parse().unwrap());
         let url = consent_url(&config, test_provider::TENANT, &api).unwrap();
-        assert_eq!(
-            url.path(),
-            format!("/{}/oauth2/v2.0/authorize", test_provider::TENANT)
-        );
+        assert_eq!(url.path(), format!("/{}/oauth2/v2.0/authorize", test_provider::TENANT));
         let query: Vec<_> = url.query_pairs().into_owned().collect();
         let expected = [
             ("client_id", test_provider::CLIENT_ID),
             ("response_type", "code"),
-            (
-                "scope",
-                "api://partner-api-id/read offline_access openid profile",
-            ),
+            ("scope", "api://partner-api-id/read offline_access openid profile"),
             ("redirect_uri", "https://errand.example/done"),
             ("prompt", "consent"),
         ];
-        assert_eq!(
-            query,
-            expected.map(|(name, value)| (name.to_owned(), value.to_owned()))
-        );
+        assert_eq!(query, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
     }
 }

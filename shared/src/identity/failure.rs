@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::oauth_error::{CodeMeaning, ErrorWord, OAuthError, Suberror};
 
 /// How often a [`Decision::RetryFew`] is followed, slowly, before its last resort.
@@ -80,7 +82,8 @@ pub enum LastResort {
 }
 
 /// Why a job waits for somebody; the words of `suspension.reason`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum SuspensionReason {
     /// The user has to consent to the API's scopes.
     ConsentRequired,
@@ -167,21 +170,11 @@ pub(super) enum Outcome {
 impl Outcome {
     pub(super) fn presented(&self) -> Presented {
         match self {
-            Self::NotSent
-            | Self::Answer {
-                status: 429 | 503, ..
-            } => Presented::NotProcessed,
+            Self::NotSent | Self::Answer { status: 429 | 503, .. } => Presented::NotProcessed,
             // A good status with an unreadable body: a new refresh token may have been in it.
             Self::NoAnswer
-            | Self::Answer {
-                status: 408 | 500..=599,
-                ..
-            }
-            | Self::Answer {
-                status: 200..=299,
-                error: None,
-                ..
-            } => Presented::Unanswered,
+            | Self::Answer { status: 408 | 500..=599, .. }
+            | Self::Answer { status: 200..=299, error: None, .. } => Presented::Unanswered,
             Self::Answer { .. } => Presented::Answered,
         }
     }
@@ -197,11 +190,7 @@ pub(super) struct Verdict {
 
 impl Verdict {
     const fn of(decision: Decision) -> Self {
-        Self {
-            decision,
-            gate: Gate::Session,
-            refresh_token: RefreshTokenState::Usable,
-        }
+        Self { decision, gate: Gate::Session, refresh_token: RefreshTokenState::Usable }
     }
 
     const fn user(reason: SuspensionReason) -> Self {
@@ -213,17 +202,12 @@ impl Verdict {
     }
 
     const fn with(self, refresh_token: RefreshTokenState) -> Self {
-        Self {
-            refresh_token,
-            ..self
-        }
+        Self { refresh_token, ..self }
     }
 
     /// An exchange involves no refresh token; what would kill one refuses the caller's token.
     pub(super) fn for_grant(self, grant: FailedGrant) -> Self {
-        let revoked = Decision::SuspendForUser {
-            reason: SuspensionReason::SessionRevoked,
-        };
+        let revoked = Decision::SuspendForUser { reason: SuspensionReason::SessionRevoked };
         match grant {
             FailedGrant::RefreshToken => self,
             FailedGrant::JwtBearer if self.decision == revoked => {
@@ -253,30 +237,18 @@ const DEAD: Verdict = Verdict::user(SuspensionReason::SessionRevoked).with(Refre
 pub(super) fn decide(grant: FailedGrant, outcome: &Outcome) -> Verdict {
     let verdict = match outcome {
         Outcome::NotSent | Outcome::NoAnswer => RETRY,
-        Outcome::Answer {
-            status: 429,
-            retry_after,
-            ..
-        } => retry(*retry_after).holding(Gate::ClientAndTenant),
-        Outcome::Answer {
-            status: 408 | 500..=599,
-            retry_after,
-            ..
-        } => retry(*retry_after),
+        Outcome::Answer { status: 429, retry_after, .. } => {
+            retry(*retry_after).holding(Gate::ClientAndTenant)
+        }
+        Outcome::Answer { status: 408 | 500..=599, retry_after, .. } => retry(*retry_after),
         // The address is wrong.
-        Outcome::Answer {
-            status: 404,
-            error: None,
-            ..
-        } => OPERATOR,
-        Outcome::Answer { error: None, .. } => Verdict::of(Decision::RetryFew {
-            then: LastResort::Operator,
-        }),
-        Outcome::Answer {
-            retry_after,
-            error: Some(error),
-            ..
-        } => by_error(grant, error, *retry_after),
+        Outcome::Answer { status: 404, error: None, .. } => OPERATOR,
+        Outcome::Answer { error: None, .. } => {
+            Verdict::of(Decision::RetryFew { then: LastResort::Operator })
+        }
+        Outcome::Answer { retry_after, error: Some(error), .. } => {
+            by_error(grant, error, *retry_after)
+        }
     };
     verdict.for_grant(grant)
 }
@@ -314,9 +286,9 @@ fn by_error(grant: FailedGrant, error: &OAuthError, retry_after: Option<Duration
             refined.unwrap_or(API_CONFIGURATION)
         }
         ErrorWord::InvalidRequest | ErrorWord::UnsupportedGrantType => refined.unwrap_or(PERMANENT),
-        ErrorWord::Unknown => refined.unwrap_or(Verdict::of(Decision::RetryFew {
-            then: LastResort::Permanent,
-        })),
+        ErrorWord::Unknown => {
+            refined.unwrap_or(Verdict::of(Decision::RetryFew { then: LastResort::Permanent }))
+        }
     }
 }
 

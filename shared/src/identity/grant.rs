@@ -23,10 +23,7 @@ impl<'a> Grant<'a> {
                 ("requested_token_use", "on_behalf_of"),
             ],
             Self::RefreshToken(token) => {
-                vec![
-                    ("grant_type", "refresh_token"),
-                    ("refresh_token", token.expose()),
-                ]
+                vec![("grant_type", "refresh_token"), ("refresh_token", token.expose())]
             }
         }
     }

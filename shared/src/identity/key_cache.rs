@@ -136,17 +136,13 @@ impl KeyCache {
     async fn fetch(&self, key_id: Option<String>) -> Result<Arc<KeySet>, NoKeys> {
         let shared = Arc::clone(&self.0);
         let task = tokio::spawn(async move { shared.fetch_in_turn(key_id.as_deref()).await });
-        task.await.unwrap_or(Err(NoKeys {
-            retry_after: NO_KEYS_PAUSE,
-        }))
+        task.await.unwrap_or(Err(NoKeys { retry_after: NO_KEYS_PAUSE }))
     }
 }
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state
-            .lock()
-            .expect("nothing panics while it holds the state")
+        self.state.lock().expect("nothing panics while it holds the state")
     }
 
     async fn fetch_in_turn(&self, key_id: Option<&str>) -> Result<Arc<KeySet>, NoKeys> {
@@ -163,9 +159,7 @@ impl Shared {
             self.fetch_now().await;
         }
         let state = self.state();
-        state.current(now).ok_or_else(|| NoKeys {
-            retry_after: state.pause(now),
-        })
+        state.current(now).ok_or_else(|| NoKeys { retry_after: state.pause(now) })
     }
 
     async fn fetch_now(&self) {
@@ -178,10 +172,7 @@ impl Shared {
                     state.next_unknown_key_fetch_at = None;
                 }
                 state.next_renewal_at = Some(at + RENEW_AFTER + jitter());
-                state.fetched = Some(Fetched {
-                    keys: Arc::new(keys),
-                    at,
-                });
+                state.fetched = Some(Fetched { keys: Arc::new(keys), at });
             }
             Err(error) => tracing::warn!(
                 url = %self.metadata_url,
@@ -203,12 +194,7 @@ impl Shared {
     }
 
     async fn get(&self, url: &Url, limit: usize) -> Result<Vec<u8>, FetchError> {
-        let response = self
-            .http
-            .get(url.clone())
-            .send()
-            .await
-            .map_err(FetchError::Unreachable)?;
+        let response = self.http.get(url.clone()).send().await.map_err(FetchError::Unreachable)?;
         match response.status().as_u16() {
             200 => Ok(bounded_body::read(response, limit).await?),
             status => Err(FetchError::Status(status)),
@@ -231,11 +217,7 @@ impl State {
         if !self.may_fetch(now) {
             return false;
         }
-        let pause = if self.current(now).is_some() {
-            UNKNOWN_KEY_PAUSE
-        } else {
-            NO_KEYS_PAUSE
-        };
+        let pause = if self.current(now).is_some() { UNKNOWN_KEY_PAUSE } else { NO_KEYS_PAUSE };
         self.next_unknown_key_fetch_at = Some(now + pause);
         true
     }
@@ -249,10 +231,7 @@ impl State {
     }
 
     fn pause(&self, now: Timestamp) -> Duration {
-        let pause = self
-            .next_unknown_key_fetch_at
-            .map(|at| at.since(now))
-            .unwrap_or_default();
+        let pause = self.next_unknown_key_fetch_at.map(|at| at.since(now)).unwrap_or_default();
         pause.max(Duration::from_secs(1))
     }
 }

@@ -82,10 +82,7 @@ impl KeySet {
                 Some((key.kid, verification_key))
             })
             .collect();
-        Ok(Self {
-            issuer: IssuerTemplate(metadata.issuer.clone()),
-            keys,
-        })
+        Ok(Self { issuer: IssuerTemplate(metadata.issuer.clone()), keys })
     }
 
     pub(super) fn key(&self, key_id: &str) -> Option<&VerificationKey> {
@@ -111,9 +108,7 @@ impl VerificationKey {
     /// nothing.
     pub(super) fn verifies(&self, message: &str, signature: &str, algorithm: Algorithm) -> bool {
         let is_of_algorithm = match &self.algorithm {
-            Some(name) => name
-                .parse::<Algorithm>()
-                .is_ok_and(|named| named == algorithm),
+            Some(name) => name.parse::<Algorithm>().is_ok_and(|named| named == algorithm),
             None => true,
         };
         is_of_algorithm

@@ -39,6 +39,6 @@ pub use failure::{
 pub use principal::Principal;
 pub use scopes::Scopes;
 pub use secret::{AccessToken, AssertionHash, RefreshToken, UserAssertion};
-pub use token_endpoint::TokenEndpoint;
+pub use token_endpoint::{HTTP_TIMEOUT, TokenEndpoint};
 pub use token_response::TokenResponse;
 pub use verifier::{Caller, ForbiddenReason, Verifier, VerifyError};

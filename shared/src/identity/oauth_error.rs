@@ -128,13 +128,7 @@ impl OAuthError {
     }
 
     pub(super) fn suberror_word(&self) -> Suberror {
-        match self
-            .suberror
-            .as_deref()
-            .unwrap_or_default()
-            .to_ascii_lowercase()
-            .as_str()
-        {
+        match self.suberror.as_deref().unwrap_or_default().to_ascii_lowercase().as_str() {
             "basic_action" => Suberror::BasicAction,
             "additional_action" => Suberror::AdditionalAction,
             "message_only" => Suberror::MessageOnly,
@@ -165,10 +159,7 @@ impl OAuthError {
         let number = description
             .strip_prefix("AADSTS")
             .or_else(|| description.strip_prefix("AADB2C"))
-            .and_then(|rest| {
-                rest.split(|character: char| !character.is_ascii_digit())
-                    .next()
-            })
+            .and_then(|rest| rest.split(|character: char| !character.is_ascii_digit()).next())
             .and_then(|digits| digits.parse().ok());
         number.into_iter().collect()
     }
@@ -185,10 +176,7 @@ impl OAuthError {
 
     /// The claims challenge, a JSON object as text, to be handed on as it is.
     pub(super) fn claims(&self) -> Option<&str> {
-        let claims = self
-            .claims
-            .as_deref()
-            .filter(|claims| claims.len() <= MAX_CLAIMS_BYTES)?;
+        let claims = self.claims.as_deref().filter(|claims| claims.len() <= MAX_CLAIMS_BYTES)?;
         let object: serde_json::Map<String, Value> = serde_json::from_str(claims).ok()?;
         (!object.is_empty()).then_some(claims)
     }
@@ -259,14 +247,8 @@ mod tests {
             error_description: Some(description.to_owned()),
             ..OAuthError::default()
         };
-        assert_eq!(
-            error("AADSTS50196: The server detected a loop").codes(),
-            [50_196]
-        );
-        assert_eq!(
-            error("AADB2C90086: The grant_type is not supported").codes(),
-            [90_086]
-        );
+        assert_eq!(error("AADSTS50196: The server detected a loop").codes(), [50_196]);
+        assert_eq!(error("AADB2C90086: The grant_type is not supported").codes(), [90_086]);
         assert!(error("see AADSTS50196").codes().is_empty());
         assert!(error("AADSTS99999999999: too large").codes().is_empty());
     }
@@ -274,10 +256,7 @@ mod tests {
     #[test]
     fn claims_are_a_json_object_that_says_something() {
         let claims = |claims: &str| {
-            let error = OAuthError {
-                claims: Some(claims.to_owned()),
-                ..OAuthError::default()
-            };
+            let error = OAuthError { claims: Some(claims.to_owned()), ..OAuthError::default() };
             error.claims().map(str::to_owned)
         };
         let challenge = r#"{"access_token":{"acrs":{"essential":true,"value":"c1"}}}"#;
@@ -285,9 +264,6 @@ mod tests {
         for nothing in ["", "{}", "[1]", "not json"] {
             assert_eq!(claims(nothing), None, "{nothing}");
         }
-        assert_eq!(
-            claims(&format!(r#"{{"a":"{}"}}"#, "x".repeat(MAX_CLAIMS_BYTES))),
-            None
-        );
+        assert_eq!(claims(&format!(r#"{{"a":"{}"}}"#, "x".repeat(MAX_CLAIMS_BYTES))), None);
     }
 }

@@ -13,13 +13,7 @@ pub(super) fn redact(text: &str, secrets: &[&str]) -> String {
     }
     without_tokens(&text)
         .chars()
-        .map(|character| {
-            if character.is_control() {
-                ' '
-            } else {
-                character
-            }
-        })
+        .map(|character| if character.is_control() { ' ' } else { character })
         .take(MAX_CHARACTERS)
         .collect()
 }
@@ -45,15 +39,9 @@ mod tests {
     #[test]
     fn secrets_and_tokens_are_taken_out_before_the_text_is_cut() {
         let long = format!("{}s3cret~value", "x".repeat(495));
+        assert_eq!(redact(&long, &["s3cret~value"]), format!("{}[reda", "x".repeat(495)));
         assert_eq!(
-            redact(&long, &["s3cret~value"]),
-            format!("{}[reda", "x".repeat(495))
-        );
-        assert_eq!(
-            redact(
-                "bad token 'eyJhbGciOi.eyJzdWIi.c2ln' and\r\neyJ0.x.y",
-                &[""]
-            ),
+            redact("bad token 'eyJhbGciOi.eyJzdWIi.c2ln' and\r\neyJ0.x.y", &[""]),
             "bad token '[redacted]' and  [redacted]"
         );
     }

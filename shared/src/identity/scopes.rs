@@ -28,20 +28,13 @@ impl Scopes {
                 set.entry(folded).or_insert_with(|| scope.to_owned());
             }
         }
-        if set.is_empty() {
-            Err(NoScope)
-        } else {
-            Ok(Self(set))
-        }
+        if set.is_empty() { Err(NoScope) } else { Ok(Self(set)) }
     }
 
     /// The `scope` parameter of a token request: the set and the reserved scopes, sorted.
     pub fn parameter(&self) -> String {
         let reserved = RESERVED.iter().map(|scope| (*scope, *scope));
-        let own = self
-            .0
-            .iter()
-            .map(|(folded, scope)| (folded.as_str(), scope.as_str()));
+        let own = self.0.iter().map(|(folded, scope)| (folded.as_str(), scope.as_str()));
         let all: BTreeMap<&str, &str> = own.chain(reserved).collect();
         all.into_values().collect::<Vec<_>>().join(" ")
     }
@@ -51,11 +44,7 @@ impl Scopes {
     /// Made from what is requested, not from what is granted: providers answer with more scopes,
     /// other spellings or none, and a token would not be found again.
     pub fn key(&self) -> String {
-        self.0
-            .keys()
-            .map(String::as_str)
-            .collect::<Vec<_>>()
-            .join(" ")
+        self.0.keys().map(String::as_str).collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -64,12 +53,7 @@ mod tests {
     use super::*;
 
     fn scopes(list: &[&str]) -> Result<Scopes, NoScope> {
-        Scopes::new(
-            &list
-                .iter()
-                .map(|scope| (*scope).to_owned())
-                .collect::<Vec<_>>(),
-        )
+        Scopes::new(&list.iter().map(|scope| (*scope).to_owned()).collect::<Vec<_>>())
     }
 
     #[test]
@@ -91,10 +75,7 @@ mod tests {
         let other = scopes(&["profile", "api://x/WRITE  api://x/read", "api://x/write"]).unwrap();
         assert_eq!(one.key(), "api://x/read api://x/write");
         assert_eq!(other.key(), one.key());
-        assert_eq!(
-            other.parameter(),
-            "api://x/read api://x/WRITE offline_access openid profile"
-        );
+        assert_eq!(other.parameter(), "api://x/read api://x/WRITE offline_access openid profile");
     }
 
     #[test]

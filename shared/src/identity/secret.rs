@@ -58,7 +58,19 @@ impl UserAssertion {
 ///
 /// Text form: base64url without padding.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct AssertionHash(pub [u8; 32]);
+pub struct AssertionHash([u8; 32]);
+
+impl AssertionHash {
+    /// Reads a stored hash; none if it has not 32 bytes.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+
+    /// The 32 bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
 
 impl fmt::Display for AssertionHash {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -80,10 +92,7 @@ mod tests {
     fn the_hash_of_an_assertion_is_what_msal_computes() {
         for (assertion, hash) in [
             ("user-token", "kkWL_8mxkP7qS_2TYRBgqOdo_zpduEtMOHaC4ppwQ28"),
-            (
-                "long-running-assertion",
-                "C9o2jSbUgMhVDI8bdQ0cjZjsTGPN1XBqXEI-Imhy48k",
-            ),
+            ("long-running-assertion", "C9o2jSbUgMhVDI8bdQ0cjZjsTGPN1XBqXEI-Imhy48k"),
             ("jwt", "_JPLB-GtkomFJxAOWKHPHR5_ZemiZqb4fzyE_rVBx7M"),
         ] {
             assert_eq!(UserAssertion::new(assertion).hash().to_string(), hash);

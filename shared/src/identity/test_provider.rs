@@ -37,10 +37,7 @@ impl TestKey {
         let pair = KeyPair::generate(KeySize::Rsa2048).unwrap();
         let der: Pkcs8V1Der<'_> = pair.as_der().unwrap();
         let pem = pem::encode(&pem::Pem::new("PRIVATE KEY", der.as_ref()));
-        Self {
-            id: id.to_owned(),
-            pem,
-        }
+        Self { id: id.to_owned(), pem }
     }
 
     pub(super) fn private_key_pem(&self) -> String {
@@ -111,24 +108,16 @@ pub(super) struct TestProvider {
 impl TestProvider {
     pub(super) async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let instance = format!("http://{}/", listener.local_addr().unwrap())
-            .parse()
-            .unwrap();
+        let instance = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
         let shared = Arc::new(Mutex::new(Shared::default()));
-        let router = Router::new()
-            .fallback(answer)
-            .with_state(Arc::clone(&shared));
+        let router = Router::new().fallback(answer).with_state(Arc::clone(&shared));
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self { instance, shared }
     }
 
     /// Publishes a JSON document; `Value::Null` takes it away.
     pub(super) fn publish(&self, path: &str, document: Value) {
-        self.shared
-            .lock()
-            .unwrap()
-            .documents
-            .insert(path.to_owned(), document);
+        self.shared.lock().unwrap().documents.insert(path.to_owned(), document);
     }
 
     /// Publishes metadata of both generations for the path segment `tenant`.
@@ -156,13 +145,7 @@ impl TestProvider {
     }
 
     pub(super) fn fetches(&self, path: &str) -> usize {
-        self.shared
-            .lock()
-            .unwrap()
-            .fetched
-            .get(path)
-            .copied()
-            .unwrap_or_default()
+        self.shared.lock().unwrap().fetched.get(path).copied().unwrap_or_default()
     }
 
     /// Answers the next token requests, in this order; then with the last.
@@ -184,16 +167,9 @@ async fn answer(State(shared): State<Arc<Mutex<Shared>>>, request: Request) -> R
     let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
     let form = url::form_urlencoded::parse(&body).into_owned().collect();
     let mut shared = shared.lock().unwrap();
-    shared.received.push(Received {
-        path,
-        headers: parts.headers,
-        form,
-    });
-    let next = if shared.answers.len() > 1 {
-        shared.answers.remove(0)
-    } else {
-        shared.answers[0].clone()
-    };
+    shared.received.push(Received { path, headers: parts.headers, form });
+    let next =
+        if shared.answers.len() > 1 { shared.answers.remove(0) } else { shared.answers[0].clone() };
     let mut response = Response::builder().status(next.status);
     for (name, value) in next.headers {
         response = response.header(name, value);

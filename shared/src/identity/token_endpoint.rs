@@ -7,7 +7,7 @@ use url::form_urlencoded;
 use uuid::Uuid;
 
 use super::{
-    authority::Authority,
+    authority::{Authority, Version},
     client_credential::{self, Proof},
     failure::{FailedGrant, TokenFailure},
     grant::Grant,
@@ -69,8 +69,7 @@ impl TokenEndpoint {
         assertion: &UserAssertion,
         api: &DownstreamApi,
     ) -> Result<TokenResponse, TokenFailure> {
-        self.request(Grant::JwtBearer(assertion), principal, api)
-            .await
+        self.request(Grant::JwtBearer(assertion), principal, api).await
     }
 
     /// Redeems a refresh token for a token of `api`, which need not be the API it was got for.
@@ -86,8 +85,14 @@ impl TokenEndpoint {
         refresh_token: &RefreshToken,
         api: &DownstreamApi,
     ) -> Result<TokenResponse, TokenFailure> {
-        self.request(Grant::RefreshToken(refresh_token), principal, api)
-            .await
+        self.request(Grant::RefreshToken(refresh_token), principal, api).await
+    }
+
+    /// Whether the provider answers at all, asked without showing it any token.
+    pub async fn answers(&self, principal: &Principal) -> bool {
+        let metadata = self.authority.metadata(&principal.tenant, Version::V2);
+        let answer = self.http.get(metadata).send().await;
+        answer.is_ok_and(|response| response.status().is_success())
     }
 
     async fn request(
@@ -104,14 +109,7 @@ impl TokenEndpoint {
             (Ok(scopes), Some(credential)) => {
                 let scope = scopes.parameter();
                 let correlation_id = correlation_id.clone();
-                let request = Request {
-                    grant,
-                    principal,
-                    api,
-                    scope,
-                    correlation_id,
-                    deadline,
-                };
+                let request = Request { grant, principal, api, scope, correlation_id, deadline };
                 self.attempt_twice(&request, credential).await
             }
         };
@@ -149,13 +147,8 @@ impl TokenEndpoint {
     /// What may do better after a refused certificate: the second credential, or the same one read
     /// and signed anew if the assertion was out of its window.
     fn next_credential(&self, failed: &Failed) -> Option<&ClientCredential> {
-        let error = failed
-            .error()
-            .filter(|error| error.is_about_certificate())?;
-        let again = self
-            .credentials
-            .first()
-            .filter(|_| error.is_about_assertion_window());
+        let error = failed.error().filter(|error| error.is_about_certificate())?;
+        let again = self.credentials.first().filter(|_| error.is_about_assertion_window());
         self.credentials.get(1).or(again)
     }
 
@@ -195,10 +188,7 @@ impl TokenEndpoint {
     /// protocol says.
     fn form(&self, request: &Request<'_>, proof: &Proof) -> String {
         let mut parameters: BTreeMap<&str, &str> = BTreeMap::new();
-        let extra = self
-            .extra_parameters
-            .iter()
-            .chain(&request.api.extra_token_parameters);
+        let extra = self.extra_parameters.iter().chain(&request.api.extra_token_parameters);
         parameters.extend(extra.map(|(name, value)| (name.as_str(), value.as_str())));
         parameters.extend(request.grant.parameters());
         parameters.extend(proof.parameters());
@@ -208,11 +198,7 @@ impl TokenEndpoint {
             parameters.insert("client_id", &self.client_id);
         }
         form_urlencoded::Serializer::new(String::new())
-            .extend_pairs(
-                parameters
-                    .into_iter()
-                    .filter(|(_, value)| !value.trim().is_empty()),
-            )
+            .extend_pairs(parameters.into_iter().filter(|(_, value)| !value.trim().is_empty()))
             .finish()
     }
 }

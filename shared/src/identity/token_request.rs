@@ -1,8 +1,8 @@
 //! One request to the token endpoint, and what came of it.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
 use super::{
@@ -15,12 +15,10 @@ use super::{
     redaction::redact,
     token_response::{ResponseError, TokenResponse},
 };
-use crate::{config::DownstreamApi, time::Timestamp};
+use crate::{config::DownstreamApi, http, telemetry::Chain, time::Timestamp};
 
 /// Entra's answers stay below 16 KiB.
 pub(super) const MAX_RESPONSE_BYTES: usize = 64 * 1024;
-/// Clamp of `Retry-After`: longer is a mistake or a lock-out (MSAL: 3600 s).
-const MAX_RETRY_AFTER: Duration = Duration::from_hours(1);
 /// Longest `error`, `suberror` or correlation id that is kept.
 const MAX_WORD_CHARACTERS: usize = 100;
 
@@ -50,19 +48,11 @@ impl Request<'_> {
 impl Failed {
     pub(super) fn of(grant: Grant<'_>, outcome: Outcome, description: String) -> Self {
         let verdict = decide(grant.when_failed(), &outcome);
-        Self {
-            outcome,
-            verdict,
-            description,
-        }
+        Self { outcome, verdict, description }
     }
 
     pub(super) fn locally(description: String) -> Self {
-        Self {
-            outcome: Outcome::NotSent,
-            verdict: OPERATOR,
-            description,
-        }
+        Self { outcome: Outcome::NotSent, verdict: OPERATOR, description }
     }
 
     pub(super) fn error(&self) -> Option<&OAuthError> {
@@ -76,21 +66,16 @@ impl Failed {
     pub(super) fn is_brief(&self) -> bool {
         match self.outcome {
             Outcome::NotSent => self.verdict != OPERATOR,
-            Outcome::Answer {
-                status,
-                retry_after,
-                ..
-            } => (500..=599).contains(&status) && retry_after.is_none(),
+            Outcome::Answer { status, retry_after, .. } => {
+                (500..=599).contains(&status) && retry_after.is_none()
+            }
             Outcome::NoAnswer => false,
         }
     }
 
     pub(super) fn into_failure(self, correlation_id: String) -> TokenFailure {
         let word = |text: &String| -> String {
-            redact(text, &[])
-                .chars()
-                .take(MAX_WORD_CHARACTERS)
-                .collect()
+            redact(text, &[]).chars().take(MAX_WORD_CHARACTERS).collect()
         };
         let error = self.error();
         TokenFailure {
@@ -118,17 +103,13 @@ pub(super) fn headers(request: &Request<'_>) -> HeaderMap {
     headers.insert(CONTENT_TYPE, form);
     headers.insert("return-client-request-id", HeaderValue::from_static("true"));
     headers.insert("x-client-sku", HeaderValue::from_static("errand"));
-    headers.insert(
-        "x-client-ver",
-        HeaderValue::from_static(env!("CARGO_PKG_VERSION")),
-    );
+    headers.insert("x-client-ver", HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
     // Routes the request to where the user's data are, also while Entra runs on its backup.
     let Principal { tenant, subject } = request.principal;
     let mailbox = format!("oid:{subject}@{tenant}");
-    for (name, text) in [
-        ("client-request-id", &request.correlation_id),
-        ("x-anchormailbox", &mailbox),
-    ] {
+    for (name, text) in
+        [("client-request-id", &request.correlation_id), ("x-anchormailbox", &mailbox)]
+    {
         if let Ok(value) = HeaderValue::from_str(text) {
             headers.insert(name, value);
         }
@@ -143,12 +124,8 @@ pub(super) async fn read(
     requested_at: Timestamp,
 ) -> Result<TokenResponse, Failed> {
     let status = response.status();
-    let retry_after = retry_after(response.headers(), requested_at);
-    let answer = |error| Outcome::Answer {
-        status: status.as_u16(),
-        retry_after,
-        error,
-    };
+    let retry_after = http::retry_after(response.headers(), requested_at);
+    let answer = |error| Outcome::Answer { status: status.as_u16(), retry_after, error };
     let failed = |outcome, description| Failed::of(request.grant, outcome, description);
 
     let body = match bounded_body::read(response, MAX_RESPONSE_BYTES).await {
@@ -165,10 +142,7 @@ pub(super) async fn read(
         return Err(failed(answer(Some(Box::new(error))), description));
     }
     if !status.is_success() {
-        return Err(failed(
-            answer(None),
-            format!("status {status} without an OAuth error"),
-        ));
+        return Err(failed(answer(None), format!("status {status} without an OAuth error")));
     }
     TokenResponse::parse(&body, request.principal, &request.scope, requested_at).map_err(|error| {
         let failed = failed(answer(None), error.to_string());
@@ -182,34 +156,11 @@ pub(super) async fn read(
     })
 }
 
-/// Seconds or a date (RFC 9110 10.2.3), between one second and one hour.
-fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let length = if let Ok(seconds) = value.parse() {
-        Duration::from_secs(seconds)
-    } else {
-        let date = httpdate::parse_http_date(value).ok()?;
-        date.duration_since(SystemTime::from(now.as_datetime()))
-            .unwrap_or_default()
-    };
-    Some(length.clamp(Duration::from_secs(1), MAX_RETRY_AFTER))
-}
-
 pub(super) fn unsent(error: &reqwest::Error) -> Outcome {
-    if error.is_connect() || error.is_builder() {
-        Outcome::NotSent
-    } else {
-        Outcome::NoAnswer
-    }
+    if error.is_connect() || error.is_builder() { Outcome::NotSent } else { Outcome::NoAnswer }
 }
 
 /// An error with its causes: the outermost alone says only that something was sent in vain.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    redact(&text, &[])
+    redact(&Chain(error).to_string(), &[])
 }

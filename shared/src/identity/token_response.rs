@@ -70,9 +70,7 @@ impl Seconds {
             Self::Number(seconds) => *seconds,
             Self::Text(text) => text.parse().ok()?,
         };
-        (1..=MAX_LIFETIME.as_secs())
-            .contains(&seconds)
-            .then(|| Duration::from_secs(seconds))
+        (1..=MAX_LIFETIME.as_secs()).contains(&seconds).then(|| Duration::from_secs(seconds))
     }
 }
 
@@ -102,11 +100,7 @@ impl TokenResponse {
         if wire.access_token.is_empty() {
             return Err(ResponseError::Malformed);
         }
-        if !wire
-            .token_type
-            .as_deref()
-            .is_some_and(|word| word.eq_ignore_ascii_case("bearer"))
-        {
+        if !wire.token_type.as_deref().is_some_and(|word| word.eq_ignore_ascii_case("bearer")) {
             return Err(ResponseError::TokenType);
         }
         let lifetime = wire.expires_in.as_ref().and_then(Seconds::length);
@@ -119,9 +113,7 @@ impl TokenResponse {
         Ok(Self {
             access_token: AccessToken::new(wire.access_token),
             expires_at: requested_at + lifetime,
-            refresh_at: refresh_in
-                .filter(|length| *length < lifetime)
-                .map(|it| requested_at + it),
+            refresh_at: refresh_in.filter(|length| *length < lifetime).map(|it| requested_at + it),
             granted_scopes: granted.split_whitespace().map(str::to_owned).collect(),
             refresh_token: wire
                 .refresh_token
@@ -143,10 +135,7 @@ impl Wire {
             tenant.eq_ignore_ascii_case(&principal.tenant)
                 && subject.eq_ignore_ascii_case(&principal.subject)
         };
-        let id_token = self
-            .id_token
-            .as_deref()
-            .and_then(|token| token.split('.').nth(1));
+        let id_token = self.id_token.as_deref().and_then(|token| token.split('.').nth(1));
         let id_token = id_token.and_then(decode::<IdTokenClaims>);
         let home = self.client_info.as_deref().and_then(decode::<ClientInfo>);
         let home_is = |home: &ClientInfo| is(&home.utid, &home.uid);
@@ -183,10 +172,7 @@ mod tests {
         for (name, value) in changes.as_object().unwrap() {
             body[name] = value.clone();
         }
-        let principal = Principal {
-            tenant: TENANT.to_owned(),
-            subject: "user-1".to_owned(),
-        };
+        let principal = Principal { tenant: TENANT.to_owned(), subject: "user-1".to_owned() };
         let start = Timestamp::from_seconds(1_700_000_000).unwrap();
         TokenResponse::parse(body.to_string().as_bytes(), &principal, "a b", start)
     }
@@ -204,34 +190,15 @@ mod tests {
         assert_eq!(plain.refresh_at, None);
         assert_eq!(plain.granted_scopes.len(), 3);
 
-        assert_eq!(
-            lifetime(&parse(&json!({"expires_in": "3599"})).unwrap()),
-            3599
-        );
+        assert_eq!(lifetime(&parse(&json!({"expires_in": "3599"})).unwrap()), 3599);
         assert!(parse(&json!({"token_type": "bearer"})).is_ok());
-        assert!(
-            parse(&json!({"refresh_token": null}))
-                .unwrap()
-                .refresh_token
-                .is_none()
-        );
-        assert!(
-            parse(&json!({"refresh_token": ""}))
-                .unwrap()
-                .refresh_token
-                .is_none()
-        );
-        assert_eq!(
-            parse(&json!({"scope": null})).unwrap().granted_scopes,
-            ["a", "b"]
-        );
+        assert!(parse(&json!({"refresh_token": null})).unwrap().refresh_token.is_none());
+        assert!(parse(&json!({"refresh_token": ""})).unwrap().refresh_token.is_none());
+        assert_eq!(parse(&json!({"scope": null})).unwrap().granted_scopes, ["a", "b"]);
 
         let long = parse(&json!({"expires_in": 86399, "refresh_in": 43200})).unwrap();
         assert_eq!(long.refresh_at.unwrap().seconds(), 1_700_043_200);
-        assert_eq!(
-            parse(&json!({"refresh_in": 9999})).unwrap().refresh_at,
-            None
-        );
+        assert_eq!(parse(&json!({"refresh_in": 9999})).unwrap().refresh_at, None);
     }
 
     #[test]
@@ -264,21 +231,11 @@ mod tests {
             (json!({"id_token": id("user-1", TENANT)}), true),
             (json!({"id_token": id("user-2", TENANT)}), false),
             // A guest: another account at home.
-            (
-                json!({"id_token": id("user-1", TENANT), "client_info": home("x", "home")}),
-                true,
-            ),
-            (
-                json!({"id_token": id("user-1", TENANT), "client_info": home("x", TENANT)}),
-                false,
-            ),
+            (json!({"id_token": id("user-1", TENANT), "client_info": home("x", "home")}), true),
+            (json!({"id_token": id("user-1", TENANT), "client_info": home("x", TENANT)}), false),
         ] {
             let result = parse(&changes).map(drop);
-            let expected = if is_accepted {
-                Ok(())
-            } else {
-                Err(ResponseError::AnotherUser)
-            };
+            let expected = if is_accepted { Ok(()) } else { Err(ResponseError::AnotherUser) };
             assert_eq!(result, expected, "{changes}");
         }
     }

@@ -184,9 +184,7 @@ impl Verifier {
         if is_own {
             Ok(())
         } else {
-            Err(VerifyError::invalid(
-                "the token's key may not sign for its issuer",
-            ))
+            Err(VerifyError::invalid("the token's key may not sign for its issuer"))
         }
     }
 }

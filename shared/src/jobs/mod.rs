@@ -10,7 +10,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 pub use self::status::{JobStatus, UnknownStatus};
-use crate::{identity::SuspensionReason, time::Timestamp};
+use crate::{identity::SuspensionReason, time::Timestamp, workflow::Progress};
 
 /// A job as its owner may see it.
 #[derive(Debug, Clone)]
@@ -62,17 +62,6 @@ pub struct DefinitionName {
     pub name: String,
     /// `document.version`
     pub version: String,
-}
-
-/// What a job is doing and how far it is.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Progress {
-    /// Current tasks, as JSON Pointers into the document; empty before the first and after the last.
-    pub tasks: Vec<String>,
-    /// Tasks done.
-    pub completed: u64,
-    /// Tasks in all, where they can be counted.
-    pub total: Option<u64>,
 }
 
 /// Why a job stands still until somebody acts, and what exactly is missing.

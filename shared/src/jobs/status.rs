@@ -85,10 +85,7 @@ mod tests {
     fn a_status_is_the_same_word_everywhere() {
         for status in JobStatus::ALL {
             assert_eq!(status.as_str().parse::<JobStatus>().unwrap(), status);
-            assert_eq!(
-                serde_json::to_string(&status).unwrap(),
-                format!("\"{status}\"")
-            );
+            assert_eq!(serde_json::to_string(&status).unwrap(), format!("\"{status}\""));
         }
         assert!("done".parse::<JobStatus>().is_err());
     }

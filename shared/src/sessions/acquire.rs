@@ -113,8 +113,10 @@ impl Wanted {
     fn accept(&self, held: Option<HeldToken>, now: Timestamp) -> Option<AccessToken> {
         let held = held?;
         let margin = RENEWAL_MARGIN.min(held.expires_at.since(held.obtained_at) / 2);
-        let rejected =
-            self.rejected.as_ref().is_some_and(|token| token.expose() == held.access_token.expose());
+        let rejected = self
+            .rejected
+            .as_ref()
+            .is_some_and(|token| token.expose() == held.access_token.expose());
         (now + margin < held.expires_at && !rejected).then_some(held.access_token)
     }
 }
@@ -195,15 +197,13 @@ impl Sessions {
                 tokio::time::sleep(jittered(Duration::from_millis(200))).await;
                 continue;
             };
-            if !self.may_present(&grant, began).await {
+            if !self.may_present(&wanted, &grant, began).await {
                 self.abandon(&wanted, &grant, &start, None, Some(PAUSE_UNANSWERED)).await?;
                 return Err(AcquireError::Unavailable { after: Some(PAUSE_UNANSWERED) });
             }
             let obtained_at = self.clock.now();
-            let answer = self
-                .token_endpoint
-                .refresh(&wanted.owner, &start.refresh_token, &wanted.api)
-                .await;
+            let answer =
+                self.token_endpoint.refresh(&wanted.owner, &start.refresh_token, &wanted.api).await;
             match answer {
                 Ok(response) => self.finish(&wanted, &grant, obtained_at, response).await?,
                 Err(failure) => {
@@ -222,8 +222,8 @@ impl Sessions {
 
     /// Whether presenting the refresh token now is safe: enough of the lease is left, and after two
     /// unanswered presentations the provider answers at all.
-    async fn may_present(&self, grant: &HeldGrant, began: Instant) -> bool {
-        let answers = grant.presented < 2 || self.token_endpoint.answers().await;
+    async fn may_present(&self, wanted: &Wanted, grant: &HeldGrant, began: Instant) -> bool {
+        let answers = grant.presented < 2 || self.token_endpoint.answers(&wanted.owner).await;
         answers && REFRESH_LEASE.saturating_sub(began.elapsed()) >= HTTP_TIMEOUT + WRITE_MARGIN
     }
 
@@ -291,11 +291,9 @@ impl Sessions {
                 AcquireError::Unavailable { after: pause }
             }
             Decision::RetryFew { then } => AcquireError::Doubtful { then },
-            Decision::SuspendForUser { reason } => AcquireError::Suspend {
-                reason,
-                claims: failure.claims.clone(),
-                session_version,
-            },
+            Decision::SuspendForUser { reason } => {
+                AcquireError::Suspend { reason, claims: failure.claims.clone(), session_version }
+            }
             Decision::SuspendForAdministrator => AcquireError::Suspend {
                 reason: SuspensionReason::AdminActionRequired,
                 claims: failure.claims.clone(),
@@ -320,8 +318,7 @@ impl Sessions {
         let doubtful =
             failure.is_some_and(|failure| failure.refresh_token == RefreshTokenState::Doubtful);
         let abandoned = Abandoned {
-            unanswered: failure
-                .is_some_and(|failure| failure.presented == Presented::Unanswered),
+            unanswered: failure.is_some_and(|failure| failure.presented == Presented::Unanswered),
             refused_at: doubtful.then_some(now),
             not_before: pause.map(|pause| now + pause),
         };

@@ -94,8 +94,7 @@ impl Sessions {
         session_key: Option<&str>,
         hash: AssertionHash,
     ) -> Result<Option<Uuid>, StoreError> {
-        let selector =
-            session_key.map_or(SessionSelector::Allocated(&hash), SessionSelector::Key);
+        let selector = session_key.map_or(SessionSelector::Allocated(&hash), SessionSelector::Key);
         let found = self.store.find_session(&caller.principal, &self.client_id, selector).await?;
         // Under the caller's own key another token is a newer sign-in: it replaces the grant. An
         // allocated key belongs to its token, whatever grant it has by now.

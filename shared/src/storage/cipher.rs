@@ -108,8 +108,8 @@ impl Cipher {
         let (key, rest) = self.split(envelope)?;
         let (nonce, sealed) =
             rest.split_at_checked(NONCE_BYTES).ok_or(CipherError::UnknownFormat)?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce)
-            .map_err(|_| CipherError::UnknownFormat)?;
+        let nonce =
+            Nonce::try_assume_unique_for_key(nonce).map_err(|_| CipherError::UnknownFormat)?;
         let mut opened = sealed.to_vec();
         let length = key
             .seal
@@ -184,7 +184,10 @@ mod tests {
     fn ring(ids: &[&str]) -> Cipher {
         let keys = ids
             .iter()
-            .map(|id| EncryptionKey { id: (*id).to_owned(), key: vec![id.as_bytes()[0]; 32].into() })
+            .map(|id| EncryptionKey {
+                id: (*id).to_owned(),
+                key: vec![id.as_bytes()[0]; 32].into(),
+            })
             .collect();
         Cipher::new(&EncryptionConfig { keys })
     }

@@ -11,8 +11,9 @@ use super::*;
 use crate::{
     config::EncryptionKey,
     identity::{AccessToken, AssertionHash, Principal, RefreshToken, SuspensionReason},
-    jobs::{DefinitionName, Job, JobStatus, Progress, Suspension},
+    jobs::{DefinitionName, Job, JobStatus, Suspension},
     time::Timestamp,
+    workflow::Progress,
 };
 
 const CLIENT: &str = "11111111-2222-4333-8444-555555555555";
@@ -62,8 +63,7 @@ impl TestStore {
     }
 
     async fn open(url: String, folder: Option<tempfile::TempDir>) -> Self {
-        let database =
-            DatabaseConfig { url: url.into(), listen: true, prepared_statements: true };
+        let database = DatabaseConfig { url: url.into(), listen: true, prepared_statements: true };
         let store = open(&database, &ring("a")).await.unwrap();
         Self { store, database, _folder: folder }
     }
@@ -157,11 +157,7 @@ fn new_grant(session_key: Option<&str>, assertion: u8) -> NewGrant {
 fn record(next: Next) -> Record {
     Record {
         checkpoint: b"state".to_vec(),
-        progress: Progress {
-            tasks: vec!["/do/1/pause".into()],
-            completed: 1,
-            total: Some(3),
-        },
+        progress: Progress { tasks: vec!["/do/1/pause".into()], completed: 1, total: Some(3) },
         attempts: 1,
         throttles: 0,
         next,
@@ -323,8 +319,7 @@ async fn a_suspended_job_goes_on_when_its_user_returns(store: TestStore) {
     let version = store.grant(session.id, &alice()).await.version;
     let claimed = store.claim_one().await;
     assert_eq!(claimed.session_id, Some(session.id));
-    let suspend =
-        record(Next::Suspend { suspension: suspension(), session_version: version });
+    let suspend = record(Next::Suspend { suspension: suspension(), session_version: version });
     store.record(&claimed.lease, &suspend).await.unwrap();
     let job = store.get(id, &alice()).await;
     assert_eq!((job.status, job.suspension), (JobStatus::Suspended, Some(suspension())));
@@ -404,9 +399,8 @@ async fn a_refresh_token_is_presented_by_one_at_a_time(store: TestStore) {
     store.submit(&alice(), Some(Grant::New(&new_grant(Some("k"), 1)))).await;
     let id = store.session(&alice(), "k").await.id;
     let version = store.grant(id, &alice()).await.version;
-    let attempts = (0..8).map(|_| async {
-        store.begin_refresh(id, &alice(), version, MINUTE).await.unwrap()
-    });
+    let attempts =
+        (0..8).map(|_| async { store.begin_refresh(id, &alice(), version, MINUTE).await.unwrap() });
     let mut started: Vec<RefreshStart> =
         futures::future::join_all(attempts).await.into_iter().flatten().collect();
     assert_eq!(started.len(), 1);
@@ -438,7 +432,8 @@ async fn an_unanswered_presentation_is_counted_and_a_lost_refresher_replaced(sto
     store.abandon_refresh(id, version, lost.refresher, abandoned).await.unwrap();
     assert!(store.begin_refresh(id, &alice(), version, MINUTE).await.unwrap().is_none());
 
-    let not_sent = Abandoned { unanswered: false, not_before: Some(time(1_900_000_000)), ..abandoned };
+    let not_sent =
+        Abandoned { unanswered: false, not_before: Some(time(1_900_000_000)), ..abandoned };
     store.abandon_refresh(id, version, start.refresher, not_sent).await.unwrap();
     let grant = store.grant(id, &alice()).await;
     assert_eq!((grant.presented, grant.not_before), (1, Some(time(1_900_000_000))));

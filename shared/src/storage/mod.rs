@@ -24,9 +24,7 @@ use secrecy::ExposeSecret;
 
 pub use self::{
     cipher::CipherError,
-    grants::{
-        Abandoned, Grants, HeldGrant, HeldToken, NewAccessToken, RefreshStart, SessionState,
-    },
+    grants::{Abandoned, Grants, HeldGrant, HeldToken, NewAccessToken, RefreshStart, SessionState},
     queue::{ClaimedJob, Lease, Next, Queue, Record, Renewed},
     submissions::{
         Grant, IdempotencyKey, KnownSession, NewGrant, NewJob, Replay, SessionSelector, Submission,

@@ -7,11 +7,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::StoreError;
-use crate::{
-    identity::Principal,
-    jobs::{Progress, Suspension},
-    time::Timestamp,
-};
+use crate::{identity::Principal, jobs::Suspension, time::Timestamp, workflow::Progress};
 
 /// The jobs table as a queue.
 #[async_trait]

@@ -40,8 +40,6 @@ pub trait Submissions: fmt::Debug + Send + Sync {
     async fn job(&self, id: Uuid, owner: &Principal) -> Result<Option<Job>, StoreError>;
 }
 
-
-
 /// Which of a principal's sessions is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionSelector<'a> {

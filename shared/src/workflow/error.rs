@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// Where the standard error types live up to version 1.0.3 of the specification.
 const TYPES: &str = "https://serverlessworkflow.io/spec/1.0.0/errors/";
@@ -40,12 +41,13 @@ impl WorkflowError {
     pub fn communication(status: u16, detail: impl Into<String>) -> Self {
         let reason = http::StatusCode::from_u16(status).ok();
         let title = reason.and_then(|status| status.canonical_reason());
-        Self::new(
-            "communication",
-            status,
-            title.unwrap_or("Communication error"),
-            detail,
-        )
+        Self::new("communication", status, title.unwrap_or("Communication error"), detail)
+    }
+
+    /// A call that must not be repeated may or may not have been processed (RFC 9110 9.2.2).
+    pub fn outcome_unknown() -> Self {
+        let detail = "the call was sent, and it is not known whether it was processed";
+        Self::new("communication", 504, "Outcome unknown", detail)
     }
 
     /// No token can be had for a call, and nothing the user does would change that.
@@ -93,9 +95,7 @@ impl WorkflowError {
         if self.instance.is_none() {
             self.instance = Some(pointer.to_owned());
         }
-        let patch = dsl
-            .strip_prefix("1.0.")
-            .and_then(|patch| patch.parse::<u32>().ok());
+        let patch = dsl.strip_prefix("1.0.").and_then(|patch| patch.parse::<u32>().ok());
         if patch.is_some_and(|patch| patch > 3)
             && let Some(kind) = self.kind.strip_prefix(TYPES)
         {
@@ -112,6 +112,12 @@ impl fmt::Display for WorkflowError {
 }
 
 impl std::error::Error for WorkflowError {}
+
+impl From<WorkflowError> for Value {
+    fn from(error: WorkflowError) -> Self {
+        serde_json::to_value(error).expect("texts and a number are JSON")
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,7 @@
 //! How far a job is.
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     checkpoint::{ActivityState, Checkpoint, End, ListState},
     document::{Activity, Task, Workflow},
@@ -7,7 +9,7 @@ use super::{
 };
 
 /// What a user may know about a running job: no data.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// JSON Pointers of the current tasks; of the failed one after a fault; empty before the first
     /// step and after the last task.
@@ -39,11 +41,7 @@ impl Checkpoint {
         Progress {
             tasks: if running { vec![pointer] } else { Vec::new() },
             // Without jumps, all that stands before is done, be it finished or left by `exit`.
-            completed: if total.is_some() {
-                before
-            } else {
-                self.completed
-            },
+            completed: if total.is_some() { before } else { self.completed },
             total,
         }
     }

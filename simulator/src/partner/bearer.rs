@@ -17,10 +17,7 @@ pub(crate) fn verify(
         return Err(refusal(401, "Bearer"));
     };
     let invalid = |why: &str| {
-        refusal(
-            401,
-            &format!(r#"Bearer error="invalid_token", error_description="{why}""#),
-        )
+        refusal(401, &format!(r#"Bearer error="invalid_token", error_description="{why}""#))
     };
     let Some(token) = Jwt::parse(token) else {
         return Err(invalid("malformed"));
@@ -37,17 +34,10 @@ pub(crate) fn verify(
     if !token.is_in_time(tenant.clock.now(), 0) {
         return Err(invalid("expired"));
     }
-    if !token
-        .text("scp")
-        .split(' ')
-        .any(|scope| scope == api.permission)
-    {
+    if !token.text("scp").split(' ').any(|scope| scope == api.permission) {
         return Err(refusal(403, r#"Bearer error="insufficient_scope""#));
     }
-    Ok(Caller {
-        user: User::of_token(&token),
-        token_id: token.text("uti").to_owned(),
-    })
+    Ok(Caller { user: User::of_token(&token), token_id: token.text("uti").to_owned() })
 }
 
 fn refusal(status: u16, challenge: &str) -> HttpAnswer {

@@ -51,10 +51,7 @@ impl PartnerCall {
                 .iter()
                 .filter(|(name, _)| *name != AUTHORIZATION)
                 .map(|(name, value)| {
-                    (
-                        name.to_string(),
-                        String::from_utf8_lossy(value.as_bytes()).into_owned(),
-                    )
+                    (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
                 })
                 .collect(),
             body: match body {

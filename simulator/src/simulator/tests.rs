@@ -16,15 +16,9 @@ struct Client {
 
 impl Client {
     async fn of(options: Options) -> Self {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "loopback only, and knows no other crate"
-        )]
+        #[expect(clippy::disallowed_methods, reason = "loopback only, and knows no other crate")]
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self {
-            http,
-            simulator: Simulator::start(options).await.unwrap(),
-        }
+        Self { http, simulator: Simulator::start(options).await.unwrap() }
     }
 
     async fn token(&self, fields: &[(&str, &str)]) -> reqwest::Result<Response> {
@@ -52,30 +46,19 @@ impl Client {
     }
 
     async fn refresh(&self, token: &str) -> reqwest::Result<Response> {
-        self.token(&[("grant_type", "refresh_token"), ("refresh_token", token)])
-            .await
+        self.token(&[("grant_type", "refresh_token"), ("refresh_token", token)]).await
     }
 
     /// The answer to a good exchange for alice.
     async fn exchanged(&self) -> Value {
-        let answer = self
-            .exchange(&self.simulator.user_token("alice"))
-            .await
-            .unwrap();
+        let answer = self.exchange(&self.simulator.user_token("alice")).await.unwrap();
         assert_eq!(answer.status(), StatusCode::OK);
         answer.json().await.unwrap()
     }
 
     async fn complete(&self, token: &str, key: &str) -> reqwest::Result<Response> {
-        let url = format!(
-            "{}/api/process/complete",
-            self.simulator.description().downstream
-        );
-        let request = self
-            .http
-            .post(url)
-            .bearer_auth(token)
-            .header("idempotency-key", key);
+        let url = format!("{}/api/process/complete", self.simulator.description().downstream);
+        let request = self.http.post(url).bearer_auth(token).header("idempotency-key", key);
         request.json(&json!({ "total": 200 })).send().await
     }
 }
@@ -89,49 +72,21 @@ async fn error_code(answer: Response) -> u64 {
 async fn a_user_token_is_exchanged_refreshed_and_taken_by_the_partner() {
     let client = Client::of(Options::default()).await;
     let url = format!("{}?user=alice", client.simulator.description().token_url);
-    let assertion = client
-        .http
-        .get(url)
-        .send()
-        .await
-        .unwrap()
-        .text()
-        .await
-        .unwrap();
+    let assertion = client.http.get(url).send().await.unwrap().text().await.unwrap();
 
-    let first: Value = client
-        .exchange(&assertion)
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap();
+    let first: Value = client.exchange(&assertion).await.unwrap().json().await.unwrap();
     assert_eq!(first["scope"], "api://partner-api-id/read openid");
     assert_eq!(first["expires_in"], 3600);
-    let info = BASE64_URL_SAFE_NO_PAD
-        .decode(first["client_info"].as_str().unwrap())
-        .unwrap();
+    let info = BASE64_URL_SAFE_NO_PAD.decode(first["client_info"].as_str().unwrap()).unwrap();
     let info: Value = serde_json::from_slice(&info).unwrap();
 
-    let second = client
-        .refresh(first["refresh_token"].as_str().unwrap())
-        .await
-        .unwrap();
+    let second = client.refresh(first["refresh_token"].as_str().unwrap()).await.unwrap();
     let second: Value = second.json().await.unwrap();
     assert_ne!(second["refresh_token"], first["refresh_token"]);
 
-    let url = format!(
-        "{}/api/process/data",
-        client.simulator.description().downstream
-    );
+    let url = format!("{}/api/process/data", client.simulator.description().downstream);
     let token = second["access_token"].as_str().unwrap();
-    let data = client
-        .http
-        .get(url)
-        .bearer_auth(token)
-        .send()
-        .await
-        .unwrap();
+    let data = client.http.get(url).bearer_auth(token).send().await.unwrap();
     assert_eq!(data.json::<Value>().await.unwrap()["user"], "alice");
     assert_eq!(client.simulator.calls()[0].user_id, info["uid"]);
 }
@@ -151,53 +106,17 @@ async fn a_bad_assertion_is_refused_with_its_number() {
 
     let cases = [
         (50027, "not-a-jwt".to_owned()),
-        (
-            50013,
-            simulator.sign(&foreign_key, &simulator.user_claims(&request())),
-        ),
-        (
-            50013,
-            signed(UserTokenRequest {
-                tenant: Some(random_id()),
-                ..request()
-            }),
-        ),
-        (
-            500_131,
-            signed(UserTokenRequest {
-                audience: Some("api://other".into()),
-                ..request()
-            }),
-        ),
-        (
-            500_133,
-            signed(UserTokenRequest {
-                expires_in: Some(-60),
-                ..request()
-            }),
-        ),
-        (
-            7_000_114,
-            signed(UserTokenRequest {
-                app: true,
-                ..request()
-            }),
-        ),
-        (
-            240_002,
-            simulator.sign(&simulator.token_header(), &id_token),
-        ),
+        (50013, simulator.sign(&foreign_key, &simulator.user_claims(&request()))),
+        (50013, signed(UserTokenRequest { tenant: Some(random_id()), ..request() })),
+        (500_131, signed(UserTokenRequest { audience: Some("api://other".into()), ..request() })),
+        (500_133, signed(UserTokenRequest { expires_in: Some(-60), ..request() })),
+        (7_000_114, signed(UserTokenRequest { app: true, ..request() })),
+        (240_002, simulator.sign(&simulator.token_header(), &id_token)),
     ];
     for (code, assertion) in cases {
-        assert_eq!(
-            error_code(client.exchange(&assertion).await.unwrap()).await,
-            code
-        );
+        assert_eq!(error_code(client.exchange(&assertion).await.unwrap()).await, code);
     }
-    let v1 = signed(UserTokenRequest {
-        version: Some(1),
-        ..request()
-    });
+    let v1 = signed(UserTokenRequest { version: Some(1), ..request() });
     assert_eq!(client.exchange(&v1).await.unwrap().status(), StatusCode::OK);
 }
 
@@ -214,10 +133,7 @@ async fn the_client_proves_itself_in_the_body_or_the_header() {
         .http
         .post(format!("{}/oauth2/v2.0/token", description.authority))
         // Form-encoded by the standard; `~` is the only character that needs it.
-        .basic_auth(
-            &description.client_id,
-            Some(description.client_secret.replace('~', "%7E")),
-        )
+        .basic_auth(&description.client_id, Some(description.client_secret.replace('~', "%7E")))
         .form(&[
             ("grant_type", "refresh_token"),
             ("scope", "api://partner-api-id/read"),
@@ -228,44 +144,27 @@ async fn the_client_proves_itself_in_the_body_or_the_header() {
         .unwrap();
     assert_eq!(error_code(answer).await, 70000);
     let request = client.simulator.token_requests().pop().unwrap();
-    assert_eq!(
-        request.client_authentication,
-        Some(ClientAuthentication::ClientSecretBasic)
-    );
+    assert_eq!(request.client_authentication, Some(ClientAuthentication::ClientSecretBasic));
 }
 
 #[tokio::test]
 async fn an_answer_lost_after_rotation_makes_the_next_presentation_a_reuse() {
-    let client = Client::of(Options {
-        reuse_detection: true,
-        ..Options::default()
-    })
-    .await;
+    let client = Client::of(Options { reuse_detection: true, ..Options::default() }).await;
     let grant = client.exchanged().await;
     let token = grant["refresh_token"].as_str().unwrap();
-    client.simulator.script_token_answer(ScriptedAnswer {
-        after_processing: true,
-        ..Reply::Dropped.into()
-    });
+    client
+        .simulator
+        .script_token_answer(ScriptedAnswer { after_processing: true, ..Reply::Dropped.into() });
     assert!(client.refresh(token).await.is_err());
-    assert_eq!(
-        error_code(client.refresh(token).await.unwrap()).await,
-        50173
-    );
+    assert_eq!(error_code(client.refresh(token).await.unwrap()).await, 50173);
 
     let requests = client.simulator.token_requests();
     assert_eq!(
-        requests
-            .iter()
-            .map(|request| request.status)
-            .collect::<Vec<_>>(),
+        requests.iter().map(|request| request.status).collect::<Vec<_>>(),
         [Some(200), None, Some(400)]
     );
     assert_eq!(
-        requests
-            .iter()
-            .map(|request| request.reuse)
-            .collect::<Vec<_>>(),
+        requests.iter().map(|request| request.reuse).collect::<Vec<_>>(),
         [false, false, true]
     );
 }
@@ -293,27 +192,13 @@ async fn a_repeated_key_gets_the_recorded_answer_and_has_no_second_effect() {
     let grant = client.exchanged().await;
     let token = grant["access_token"].as_str().unwrap();
     let path = "/partner/api/process/complete";
-    let lost = ScriptedAnswer {
-        after_processing: true,
-        ..Reply::Dropped.into()
-    };
+    let lost = ScriptedAnswer { after_processing: true, ..Reply::Dropped.into() };
     client.simulator.script_call_answer("POST", path, lost);
 
     assert!(client.complete(token, "k").await.is_err());
-    let answer: Value = client
-        .complete(token, "k")
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap();
+    let answer: Value = client.complete(token, "k").await.unwrap().json().await.unwrap();
     assert_eq!(answer["received"], json!({ "total": 200 }));
-    let effects = client
-        .simulator
-        .calls()
-        .iter()
-        .map(|call| call.effect)
-        .collect::<Vec<_>>();
+    let effects = client.simulator.calls().iter().map(|call| call.effect).collect::<Vec<_>>();
     assert_eq!(effects, [true, false]);
 }
 
@@ -323,19 +208,11 @@ async fn the_partner_refuses_tokens_that_are_not_for_it() {
     let user_token = client.simulator.user_token("alice");
     let answer = client.complete(&user_token, "k").await.unwrap();
     assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
-    assert!(
-        answer.headers()["www-authenticate"]
-            .to_str()
-            .unwrap()
-            .contains("invalid_token")
-    );
+    assert!(answer.headers()["www-authenticate"].to_str().unwrap().contains("invalid_token"));
 
     let grant = client.exchanged().await;
     client.simulator.advance_clock(Duration::from_hours(2));
-    let expired = client
-        .complete(grant["access_token"].as_str().unwrap(), "k")
-        .await
-        .unwrap();
+    let expired = client.complete(grant["access_token"].as_str().unwrap(), "k").await.unwrap();
     assert_eq!(expired.status(), StatusCode::UNAUTHORIZED);
     assert!(client.simulator.calls().iter().all(|call| !call.effect));
 }
@@ -345,27 +222,11 @@ async fn the_key_set_is_found_by_discovery_unless_the_tenant_is_unreachable() {
     let client = Client::of(Options::default()).await;
     let authority = &client.simulator.description().authority;
     let url = format!("{authority}/v2.0/.well-known/openid-configuration");
-    let document: Value = client
-        .http
-        .get(&url)
-        .send()
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap();
+    let document: Value = client.http.get(&url).send().await.unwrap().json().await.unwrap();
     assert_eq!(document["issuer"], format!("{authority}/v2.0"));
     client.simulator.rotate_signing_key();
     let keys = document["jwks_uri"].as_str().unwrap();
-    let keys: Value = client
-        .http
-        .get(keys)
-        .send()
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap();
+    let keys: Value = client.http.get(keys).send().await.unwrap().json().await.unwrap();
     assert_eq!(keys["keys"].as_array().unwrap().len(), 2);
     assert_eq!(keys["keys"][0]["issuer"], document["issuer"]);
 
@@ -377,44 +238,24 @@ async fn the_key_set_is_found_by_discovery_unless_the_tenant_is_unreachable() {
 async fn tokens_of_a_killed_process_are_good_in_the_next() {
     let folder = tempfile::tempdir().unwrap();
     let state_dir = Some(folder.path().to_owned());
-    let first = Client::of(Options {
-        state_dir: state_dir.clone(),
-        ..Options::default()
-    })
-    .await;
+    let first = Client::of(Options { state_dir: state_dir.clone(), ..Options::default() }).await;
     let grant = first.exchanged().await;
     let authority = first.simulator.description().authority.clone();
     let port = authority.split([':', '/']).nth(4).unwrap().parse().unwrap();
     first.simulator.stop().await;
 
-    let second = Client::of(Options {
-        port,
-        state_dir,
-        ..Options::default()
-    })
-    .await;
+    let second = Client::of(Options { port, state_dir, ..Options::default() }).await;
     assert_eq!(second.simulator.description().authority, authority);
-    let refreshed = second
-        .refresh(grant["refresh_token"].as_str().unwrap())
-        .await
-        .unwrap();
+    let refreshed = second.refresh(grant["refresh_token"].as_str().unwrap()).await.unwrap();
     assert_eq!(refreshed.status(), StatusCode::OK);
     let token = grant["access_token"].as_str().unwrap();
-    assert_eq!(
-        second.complete(token, "k").await.unwrap().status(),
-        StatusCode::OK
-    );
+    assert_eq!(second.complete(token, "k").await.unwrap().status(), StatusCode::OK);
 }
 
 #[tokio::test]
 async fn a_taken_port_is_an_error_that_names_it() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let error = Simulator::start(Options {
-        port,
-        ..Options::default()
-    })
-    .await
-    .unwrap_err();
+    let error = Simulator::start(Options { port, ..Options::default() }).await.unwrap_err();
     assert_eq!(error.to_string(), format!("port {port} is taken"));
 }

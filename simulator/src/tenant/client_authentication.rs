@@ -33,24 +33,12 @@ impl Credential {
         let text = |name: &str| form.get(name).cloned();
         let client_id = text("client_id").unwrap_or_default();
         if let Some(proof) = text("client_assertion") {
-            return Some(Self {
-                method: ClientAuthentication::PrivateKeyJwt,
-                client_id,
-                proof,
-            });
+            return Some(Self { method: ClientAuthentication::PrivateKeyJwt, client_id, proof });
         }
         if let Some(proof) = text("client_secret") {
-            return Some(Self {
-                method: ClientAuthentication::ClientSecretPost,
-                client_id,
-                proof,
-            });
+            return Some(Self { method: ClientAuthentication::ClientSecretPost, client_id, proof });
         }
-        let basic = headers
-            .get(AUTHORIZATION)?
-            .to_str()
-            .ok()?
-            .strip_prefix("Basic ")?;
+        let basic = headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Basic ")?;
         let pair = String::from_utf8(BASE64_STANDARD.decode(basic.trim()).ok()?).ok()?;
         let (client_id, secret) = pair.split_once(':')?;
         Some(Self {
@@ -87,7 +75,5 @@ impl Credential {
 
 /// Id and secret are form-encoded before they go into the header (RFC 6749 section 2.3.1).
 fn form_decoded(text: &str) -> String {
-    percent_decode_str(&text.replace('+', " "))
-        .decode_utf8_lossy()
-        .into_owned()
+    percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
 }

@@ -20,10 +20,8 @@ pub(crate) struct ClientCertificate {
 
 impl ClientCertificate {
     pub(crate) fn read(path: &Path) -> Result<Self, StartError> {
-        let text = fs::read(path).map_err(|source| StartError::File {
-            path: path.to_owned(),
-            source,
-        })?;
+        let text =
+            fs::read(path).map_err(|source| StartError::File { path: path.to_owned(), source })?;
         Self::parse(&text).ok_or_else(|| StartError::Content {
             path: path.to_owned(),
             expected: "a PEM certificate with an RSA key",
@@ -31,9 +29,7 @@ impl ClientCertificate {
     }
 
     fn parse(text: &[u8]) -> Option<Self> {
-        let certificate = pem::parse(text)
-            .ok()
-            .filter(|pem| pem.tag() == "CERTIFICATE")?;
+        let certificate = pem::parse(text).ok().filter(|pem| pem.tag() == "CERTIFICATE")?;
         let der = certificate.contents();
         Some(Self {
             public_key: DecodingKey::from_rsa_pem(pem::encode(&certificate).as_bytes()).ok()?,
@@ -45,9 +41,7 @@ impl ClientCertificate {
     /// Whether the header names this certificate. MSAL Python leaves the padding on.
     fn is_named_by(&self, header: &Value) -> bool {
         let is = |name: &str, thumbprint: &str| {
-            header[name]
-                .as_str()
-                .is_some_and(|value| value.trim_end_matches('=') == thumbprint)
+            header[name].as_str().is_some_and(|value| value.trim_end_matches('=') == thumbprint)
         };
         is("x5t#S256", &self.sha256) || is("x5t", &self.sha1)
     }
@@ -66,10 +60,7 @@ pub(crate) fn verify(
         Some("PS256") => Algorithm::PS256,
         Some("RS256") => Algorithm::RS256,
         _ => {
-            return Err(EntraError::about(
-                50027,
-                "Client assertions are signed PS256 or RS256.",
-            ));
+            return Err(EntraError::about(50027, "Client assertions are signed PS256 or RS256."));
         }
     };
     let is_signed = certificate.is_some_and(|certificate| {
@@ -82,10 +73,7 @@ pub(crate) fn verify(
     if assertion.text("iss") != client_id || assertion.text("sub") != client_id {
         return Err(700_021.into());
     }
-    if !audiences
-        .iter()
-        .any(|audience| audience == assertion.text("aud"))
-    {
+    if !audiences.iter().any(|audience| audience == assertion.text("aud")) {
         return Err(700_023.into());
     }
     if !assertion.is_in_time(now, SKEW_SECONDS) {
@@ -107,10 +95,7 @@ mod tests {
         let pem = include_bytes!("fixtures/certificate.pem");
         let certificate = ClientCertificate::parse(pem).unwrap();
         assert_eq!(certificate.sha1, "N53W6l2OPbl9a7oTbv14yti08Rs");
-        assert_eq!(
-            certificate.sha256,
-            "TliAjzQeKK0KJItZJ4e4hiXAUuCKDh75-ew7Sg2rJGk"
-        );
+        assert_eq!(certificate.sha256, "TliAjzQeKK0KJItZJ4e4hiXAUuCKDh75-ew7Sg2rJGk");
     }
 
     /// An assertion that is good but for what `header` and `claims` replace.
@@ -149,10 +134,7 @@ mod tests {
             Err(700_027)
         );
         assert_eq!(
-            verified(
-                &json!({ "alg": "none", "x5t#S256": "c2hhMjU2" }),
-                &json!({})
-            ),
+            verified(&json!({ "alg": "none", "x5t#S256": "c2hhMjU2" }), &json!({})),
             Err(50027)
         );
         assert_eq!(verified(&header, &json!({ "iss": "d" })), Err(700_021));

@@ -73,56 +73,33 @@ pub(crate) struct EntraError {
 
 impl From<u32> for EntraError {
     fn from(code: u32) -> Self {
-        Self {
-            code,
-            suberror: None,
-            detail: String::new(),
-        }
+        Self { code, suberror: None, detail: String::new() }
     }
 }
 
 impl EntraError {
     pub(crate) fn about(code: u32, detail: impl Into<String>) -> Self {
-        Self {
-            code,
-            suberror: None,
-            detail: detail.into(),
-        }
+        Self { code, suberror: None, detail: detail.into() }
     }
 
     /// A refresh token of another client, the one refusal without a number of its own.
     pub(crate) fn client_mismatch() -> Self {
-        Self {
-            suberror: Some("client_mismatch"),
-            ..70000.into()
-        }
+        Self { suberror: Some("client_mismatch"), ..70000.into() }
     }
 
     /// The answer at `time` (seconds since 1970). A number that the table does not have becomes a bare
     /// `invalid_grant`.
     pub(crate) fn answer(&self, time: i64, correlation_id: &str) -> HttpAnswer {
-        let unknown = (
-            self.code,
-            400,
-            "invalid_grant",
-            "",
-            "An error has occurred.",
-        );
-        let row = ERRORS
-            .iter()
-            .find(|row| row.0 == self.code)
-            .unwrap_or(&unknown);
+        let unknown = (self.code, 400, "invalid_grant", "", "An error has occurred.");
+        let row = ERRORS.iter().find(|row| row.0 == self.code).unwrap_or(&unknown);
         let &(code, status, error, suberror, text) = row;
         let suberror = self.suberror.unwrap_or(suberror);
 
         let trace_id = random_id();
         let timestamp = chrono::DateTime::from_timestamp(time, 0).unwrap_or_default();
         let timestamp = timestamp.format("%Y-%m-%d %H:%M:%SZ").to_string();
-        let detail = if self.detail.is_empty() {
-            String::new()
-        } else {
-            format!(" {}", self.detail)
-        };
+        let detail =
+            if self.detail.is_empty() { String::new() } else { format!(" {}", self.detail) };
         let mut body = json!({
             "error": error,
             "error_description": format!(
@@ -141,11 +118,7 @@ impl EntraError {
             body["claims"] = claims.to_string().into();
         }
         let answer = HttpAnswer::json(status, &body);
-        if status == 503 {
-            answer.with_header("retry-after", "30")
-        } else {
-            answer
-        }
+        if status == 503 { answer.with_header("retry-after", "30") } else { answer }
     }
 }
 
@@ -168,18 +141,9 @@ mod tests {
         assert_eq!(answer.status, 400);
         assert_eq!(body["error_codes"], json!([50076]));
         assert_eq!(body["timestamp"], "2023-11-14 22:13:20Z");
-        assert!(
-            body["error_description"]
-                .as_str()
-                .unwrap()
-                .starts_with("AADSTS50076: ")
-        );
+        assert!(body["error_description"].as_str().unwrap().starts_with("AADSTS50076: "));
         // A string that holds JSON, not an object.
         let claims: Value = serde_json::from_str(body["claims"].as_str().unwrap()).unwrap();
-        assert!(
-            claims["access_token"]["capolids"]["essential"]
-                .as_bool()
-                .unwrap()
-        );
+        assert!(claims["access_token"]["capolids"]["essential"].as_bool().unwrap());
     }
 }

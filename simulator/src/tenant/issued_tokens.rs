@@ -51,16 +51,9 @@ impl Tenant {
     pub(crate) fn user_token_claims(&self, request: &UserTokenRequest) -> Value {
         let is_v1 = request.version == Some(1);
         let client_id = &self.registration.client_id;
-        let default_audience = if is_v1 {
-            format!("api://{client_id}")
-        } else {
-            client_id.clone()
-        };
+        let default_audience = if is_v1 { format!("api://{client_id}") } else { client_id.clone() };
         let audience = request.audience.as_deref().unwrap_or(&default_audience);
-        let tid = request
-            .tenant
-            .as_deref()
-            .unwrap_or(&self.registration.tenant_id);
+        let tid = request.tenant.as_deref().unwrap_or(&self.registration.tenant_id);
         let user = User::named(&request.user, tid);
         let default_lifetime = self.settings().user_token_lifetime;
         let expires_in = request.expires_in.unwrap_or(default_lifetime);
@@ -70,10 +63,7 @@ impl Tenant {
         claims["azpacr"] = "0".into();
         if request.app {
             for name in ["name", "preferred_username"] {
-                claims
-                    .as_object_mut()
-                    .expect("claims are an object")
-                    .remove(name);
+                claims.as_object_mut().expect("claims are an object").remove(name);
             }
             claims["sub"] = claims["oid"].clone();
             claims["idtyp"] = "app".into();
@@ -81,21 +71,15 @@ impl Tenant {
         } else {
             claims["scp"] = request.scp.as_deref().unwrap_or("Jobs.ReadWrite").into();
         }
-        if is_v1 {
-            self.in_v1_form(claims, tid)
-        } else {
-            claims
-        }
+        if is_v1 { self.in_v1_form(claims, tid) } else { claims }
     }
 
     /// The claims as a v1 token has them.
     fn in_v1_form(&self, mut claims: Value, tid: &str) -> Value {
         let members = claims.as_object_mut().expect("claims are an object");
-        for (name, v1_name) in [
-            ("azp", "appid"),
-            ("azpacr", "appidacr"),
-            ("preferred_username", "unique_name"),
-        ] {
+        for (name, v1_name) in
+            [("azp", "appid"), ("azpacr", "appidacr"), ("preferred_username", "unique_name")]
+        {
             if let Some(value) = members.remove(name) {
                 members.insert(v1_name.to_owned(), value);
             }
@@ -134,11 +118,7 @@ impl Tenant {
         let now = self.clock.now();
         let expires_at = now.saturating_add(expires_in);
         // An expired token was issued before it expired.
-        let issued_at = if expires_at > now {
-            now
-        } else {
-            expires_at - 3600
-        };
+        let issued_at = if expires_at > now { now } else { expires_at - 3600 };
         json!({
             "aud": audience,
             "iss": self.issuer_v2(&user.tid),

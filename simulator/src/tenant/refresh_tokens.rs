@@ -46,21 +46,11 @@ impl Grant {
     /// The first of a new family.
     pub(crate) fn new(user: User, client_id: &str) -> Self {
         let client_id = client_id.to_owned();
-        Self {
-            user,
-            client_id,
-            family: random_id(),
-            generation: 0,
-            id: random_id(),
-        }
+        Self { user, client_id, family: random_id(), generation: 0, id: random_id() }
     }
 
     fn next(&self) -> Self {
-        Self {
-            generation: self.generation + 1,
-            id: random_id(),
-            ..self.clone()
-        }
+        Self { generation: self.generation + 1, id: random_id(), ..self.clone() }
     }
 }
 
@@ -82,8 +72,7 @@ impl RefreshTokens {
 
     /// Whether another token was issued in place of this one before.
     pub(crate) fn is_replaced(&self, token: &str) -> bool {
-        self.read(token)
-            .is_some_and(|grant| self.seen().replaced.contains(&grant.id))
+        self.read(token).is_some_and(|grant| self.seen().replaced.contains(&grant.id))
     }
 
     /// The grant of `token`, for `client_id`; with `replace` the one that follows it, to be issued
@@ -164,10 +153,7 @@ mod tests {
     fn foreign_and_damaged_tokens_are_refused() {
         let tokens = RefreshTokens::new(b"key", false);
         let token = issued(&tokens);
-        assert_eq!(
-            tokens.redeem(&token, "d", true),
-            Err(EntraError::client_mismatch())
-        );
+        assert_eq!(tokens.redeem(&token, "d", true), Err(EntraError::client_mismatch()));
         assert_eq!(tokens.redeem("0.AX", "c", true), Err(70000.into()));
         assert_eq!(
             RefreshTokens::new(b"other", false).redeem(&token, "c", true),

@@ -22,42 +22,27 @@ impl Scopes {
         wanted.sort_unstable();
         wanted.dedup();
         let Some(&(resource, _)) = wanted.first() else {
-            return Err(EntraError::about(
-                70011,
-                "At least one scope of a resource is needed.",
-            ));
+            return Err(EntraError::about(70011, "At least one scope of a resource is needed."));
         };
         if wanted.iter().any(|(other, _)| *other != resource) {
             return Err(28000.into());
         }
         let Some(api) = APIS.into_iter().find(|api| api.identifier_uri == resource) else {
-            return Err(EntraError::about(
-                500_011,
-                format!("The resource is named {resource}."),
-            ));
+            return Err(EntraError::about(500_011, format!("The resource is named {resource}.")));
         };
-        let permissions = wanted
-            .into_iter()
-            .map(|(_, permission)| permission)
-            .collect::<Vec<_>>();
+        let permissions = wanted.into_iter().map(|(_, permission)| permission).collect::<Vec<_>>();
         let mut granted = vec![api.scope()];
         match permissions.as_slice() {
             // Entra names `.default` in its answer too, and clients match their cache by it.
             [".default"] => granted.push(format!("{}/.default", api.identifier_uri)),
             [permission] if permission.eq_ignore_ascii_case(api.permission) => {}
             _ => {
-                return Err(EntraError::about(
-                    70011,
-                    format!("The scope {scope} is not valid."),
-                ));
+                return Err(EntraError::about(70011, format!("The scope {scope} is not valid.")));
             }
         }
         let has = |name: &str| reserved.contains(&name);
         granted.extend(
-            reserved
-                .iter()
-                .filter(|name| **name != "offline_access")
-                .map(ToString::to_string),
+            reserved.iter().filter(|name| **name != "offline_access").map(ToString::to_string),
         );
         Ok(Self {
             openid: has("openid"),
@@ -70,9 +55,7 @@ impl Scopes {
 
 /// A scope without a resource belongs to Microsoft Graph.
 fn split(scope: &str) -> (&str, &str) {
-    scope
-        .rsplit_once('/')
-        .unwrap_or(("https://graph.microsoft.com", scope))
+    scope.rsplit_once('/').unwrap_or(("https://graph.microsoft.com", scope))
 }
 
 #[cfg(test)]
@@ -85,15 +68,9 @@ mod tests {
         assert_eq!(code("api://partner-api-id/read openid"), None);
         assert_eq!(code("api://partner-api-id/.default"), None);
         assert_eq!(code("openid offline_access"), Some(70011));
-        assert_eq!(
-            code("api://partner-api-id/read api://partner-api-id/.default"),
-            Some(70011)
-        );
+        assert_eq!(code("api://partner-api-id/read api://partner-api-id/.default"), Some(70011));
         assert_eq!(code("api://partner-api-id/write"), Some(70011));
-        assert_eq!(
-            code("api://partner-api-id/read api://ledger-api-id/read"),
-            Some(28000)
-        );
+        assert_eq!(code("api://partner-api-id/read api://ledger-api-id/read"), Some(28000));
         assert_eq!(code("User.Read"), Some(500_011));
     }
 

@@ -114,10 +114,7 @@ fn answer(
     let mut grant = match grant_type.as_str() {
         JWT_BEARER => {
             if required("requested_token_use")? != "on_behalf_of" {
-                return Err(EntraError::about(
-                    9_002_313,
-                    "requested_token_use is on_behalf_of.",
-                ));
+                return Err(EntraError::about(9_002_313, "requested_token_use is on_behalf_of."));
             }
             let user = user_assertion::verify(tenant, required("assertion")?, tenant_id)?;
             Grant::new(user, &tenant.registration.client_id)
@@ -132,11 +129,7 @@ fn answer(
     // A guest redeems the refresh token of one tenant in another.
     tenant_id.clone_into(&mut grant.user.tid);
 
-    let azpacr = if credential.method == ClientAuthentication::PrivateKeyJwt {
-        "2"
-    } else {
-        "1"
-    };
+    let azpacr = if credential.method == ClientAuthentication::PrivateKeyJwt { "2" } else { "1" };
     let lifetime = tenant.settings().access_token_lifetime;
     let mut body = json!({
         "token_type": "Bearer",

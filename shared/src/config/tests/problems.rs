@@ -5,27 +5,15 @@ use super::{KEY, load_json, load_toml, toml_with};
 /// What is wrong, where it stands (`""`: top, otherwise a line of `[identity]` and what follows),
 /// and the whole report.
 const TOML_PROBLEMS: &[(&str, &str, &str)] = &[
-    (
-        "allow_insecure_http = 'yes'",
-        "",
-        "allow_insecure_http: expected `true` or `false`",
-    ),
-    (
-        "databse = {}",
-        "",
-        "databse: unknown key; did you mean `database`?",
-    ),
+    ("allow_insecure_http = 'yes'", "", "allow_insecure_http: expected `true` or `false`"),
+    ("databse = {}", "", "databse: unknown key; did you mean `database`?"),
     ("database = 1", "", "database: expected a table of keys"),
     (
         "database.url = 'mysql://canary-3f1c'",
         "",
         "[database] url: expected `sqlite://PATH` or `postgres://USER:PASSWORD@HOST/DATABASE`",
     ),
-    (
-        "",
-        "Client_ID = 'x'",
-        "[identity] Client_ID: unknown key; did you mean `client_id`?",
-    ),
+    ("", "Client_ID = 'x'", "[identity] Client_ID: unknown key; did you mean `client_id`?"),
     ("", "zebra = 1", "[identity] zebra: unknown key"),
     (
         "api.listen = 'localhost'",
@@ -63,26 +51,14 @@ const TOML_PROBLEMS: &[(&str, &str, &str)] = &[
         "",
         "[worker] concurrency: expected a whole number from 1 to 100000",
     ),
-    (
-        "limits.calls = -1",
-        "",
-        "[limits] calls: expected a whole number from 1 to 1000000000",
-    ),
-    (
-        "limits.branches = 0",
-        "",
-        "[limits] branches: expected a whole number from 1 to 1000000000",
-    ),
+    ("limits.calls = -1", "", "[limits] calls: expected a whole number from 1 to 1000000000"),
+    ("limits.branches = 0", "", "[limits] branches: expected a whole number from 1 to 1000000000"),
     (
         "limits.max_deadline = 'P1Y'",
         "",
         "[limits] max_deadline: expected an ISO 8601 duration such as `P400D` or `PT12H`",
     ),
-    (
-        "webhooks.hosts = ['a']",
-        "",
-        "[webhooks] hosts: webhooks are not supported yet",
-    ),
+    ("webhooks.hosts = ['a']", "", "[webhooks] hosts: webhooks are not supported yet"),
     (
         "retention.finished_days = 1",
         "",
@@ -93,31 +69,15 @@ const TOML_PROBLEMS: &[(&str, &str, &str)] = &[
         "",
         "[telemetry] otlp_endpoint: `otlp_endpoint` is not supported yet",
     ),
-    (
-        "workflows.directory = '/'",
-        "",
-        "[workflows] directory: `directory` is not supported yet",
-    ),
+    ("workflows.directory = '/'", "", "[workflows] directory: `directory` is not supported yet"),
     (
         "",
         "dialect = 'token-exchange'",
         "[identity] dialect: `dialect = \"token-exchange\"` is not supported yet",
     ),
-    (
-        "",
-        "dialect = 'canary-3f1c'",
-        "[identity] dialect: expected `\"entra\"`",
-    ),
-    (
-        "",
-        "authority = 'https://a'",
-        "[identity] authority: `authority` is not supported yet",
-    ),
-    (
-        "",
-        "refresh = 'none'",
-        "[identity] refresh: `refresh` is not supported yet",
-    ),
+    ("", "dialect = 'canary-3f1c'", "[identity] dialect: expected `\"entra\"`"),
+    ("", "authority = 'https://a'", "[identity] authority: `authority` is not supported yet"),
+    ("", "refresh = 'none'", "[identity] refresh: `refresh` is not supported yet"),
     (
         "",
         "subject_token_type = 'x'",
@@ -138,16 +98,8 @@ const TOML_PROBLEMS: &[(&str, &str, &str)] = &[
         "client_authentication = 'none'",
         "[identity] client_authentication: expected `\"post\"` or `\"basic\"`",
     ),
-    (
-        "",
-        "audiences = 'x'",
-        "[identity] audiences: expected a list of strings, none of them empty",
-    ),
-    (
-        "",
-        "required_scopes = []",
-        "[identity] required_scopes: expected at least one scope",
-    ),
+    ("", "audiences = 'x'", "[identity] audiences: expected a list of strings, none of them empty"),
+    ("", "required_scopes = []", "[identity] required_scopes: expected at least one scope"),
     (
         "",
         "allowed_tenants = ['*']",
@@ -158,11 +110,7 @@ const TOML_PROBLEMS: &[(&str, &str, &str)] = &[
         "extra_token_parameters.scope = 'x'",
         "[identity] extra_token_parameters: Errand sets `scope` itself",
     ),
-    (
-        "",
-        "client_credentials = 'x'",
-        "[identity] client_credentials: expected a list of tables",
-    ),
+    ("", "client_credentials = 'x'", "[identity] client_credentials: expected a list of tables"),
     (
         "",
         "client_credentials = [{ source_type = 'KeyVault', key_vault_url = 'x' }]",
@@ -236,9 +184,7 @@ const TOML_PROBLEMS: &[(&str, &str, &str)] = &[
 #[test]
 fn each_wrong_value_is_named_with_what_was_expected() {
     for (top, identity, expected) in TOML_PROBLEMS {
-        let error = load_toml(&toml_with(top, identity), &[])
-            .map(|_| (top, identity))
-            .unwrap_err();
+        let error = load_toml(&toml_with(top, identity), &[]).map(|_| (top, identity)).unwrap_err();
         assert_eq!(error, format!("errand.toml: {expected}"));
     }
 }
@@ -251,22 +197,10 @@ fn wrong_keys_are_told_by_their_position() {
     for (keys, expected) in [
         (format!("{KEY},{short}"), format!("entry 2: {EXPECTED}")),
         (KEY.replace("k1:", ""), format!("entry 1: {EXPECTED}")),
-        (
-            KEY.replace("k1", "k 1").replace(' ', "$"),
-            format!("entry 1: {EXPECTED}"),
-        ),
-        (
-            format!("{KEY},{KEY}"),
-            "entry 2: its id is there already".to_owned(),
-        ),
-        (
-            String::new(),
-            "is required: `errand keys generate` prints one".to_owned(),
-        ),
-        (
-            ",".to_owned(),
-            "is required: `errand keys generate` prints one".to_owned(),
-        ),
+        (KEY.replace("k1", "k 1").replace(' ', "$"), format!("entry 1: {EXPECTED}")),
+        (format!("{KEY},{KEY}"), "entry 2: its id is there already".to_owned()),
+        (String::new(), "is required: `errand keys generate` prints one".to_owned()),
+        (",".to_owned(), "is required: `errand keys generate` prints one".to_owned()),
     ] {
         let error = load_toml(&toml_with("", ""), &[("ERRAND__ENCRYPTION__KEYS", &keys)]);
         let expected = format!("ERRAND__ENCRYPTION__KEYS: [encryption] keys: {expected}");
@@ -281,10 +215,7 @@ fn everything_wrong_is_reported_at_once_in_the_spelling_of_the_file() {
       "DownstreamApis": { "PartnerAPI": { "BaseUrl": "http://partner.example" } },
       "Errand": { "Worker": { "Concurency": 1 }, "Identity": {} } }"#;
     let error = load_json(json, &[("ERRAND__WORKER__LEASE_SECONDS", "soon")]).unwrap_err();
-    let lines: Vec<_> = error
-        .lines()
-        .map(|line| line.split(" expected").next().unwrap())
-        .collect();
+    let lines: Vec<_> = error.lines().map(|line| line.split(" expected").next().unwrap()).collect();
     assert_eq!(
         lines,
         [

@@ -14,15 +14,9 @@ use super::{
 
 const CLAIMS: &str = r#"{"access_token":{"capolids":{"essential":true,"values":["c1"]}}}"#;
 const NOW: Decision = Retry { after: None };
-const INTERACTION: Decision = SuspendForUser {
-    reason: InteractionRequired,
-};
-const CONSENT: Decision = SuspendForUser {
-    reason: ConsentRequired,
-};
-const REVOKED: Decision = SuspendForUser {
-    reason: SessionRevoked,
-};
+const INTERACTION: Decision = SuspendForUser { reason: InteractionRequired };
+const CONSENT: Decision = SuspendForUser { reason: ConsentRequired };
+const REVOKED: Decision = SuspendForUser { reason: SessionRevoked };
 
 fn outcome(status: u16, retry_after: Option<u64>, body: Value) -> Outcome {
     Outcome::Answer {
@@ -41,72 +35,31 @@ fn refused(grant: FailedGrant, body: &Value) -> (Decision, Gate, RefreshTokenSta
 #[test]
 fn every_error_has_its_decision() {
     for (error, on_refresh, at_submission) in [
-        (
-            "invalid_grant",
-            (REVOKED, Session, Doubtful),
-            RejectAssertion,
-        ),
-        (
-            "interaction_required",
-            (INTERACTION, Session, Usable),
-            INTERACTION,
-        ),
-        (
-            "login_required",
-            (INTERACTION, Session, Usable),
-            INTERACTION,
-        ),
+        ("invalid_grant", (REVOKED, Session, Doubtful), RejectAssertion),
+        ("interaction_required", (INTERACTION, Session, Usable), INTERACTION),
+        ("login_required", (INTERACTION, Session, Usable), INTERACTION),
         ("consent_required", (CONSENT, Session, Usable), CONSENT),
-        (
-            "invalid_client",
-            (Operator, ClientAndTenant, Usable),
-            Operator,
-        ),
+        ("invalid_client", (Operator, ClientAndTenant, Usable), Operator),
         ("unauthorized_client", (Operator, Session, Usable), Operator),
         ("invalid_scope", (Operator, TenantAndApi, Usable), Operator),
-        (
-            "invalid_resource",
-            (Operator, TenantAndApi, Usable),
-            Operator,
-        ),
+        ("invalid_resource", (Operator, TenantAndApi, Usable), Operator),
         ("invalid_target", (Operator, TenantAndApi, Usable), Operator),
         ("invalid_request", (Permanent, Session, Usable), Permanent),
-        (
-            "unsupported_grant_type",
-            (Permanent, Session, Usable),
-            Permanent,
-        ),
+        ("unsupported_grant_type", (Permanent, Session, Usable), Permanent),
         ("access_denied", (CONSENT, Session, Usable), CONSENT),
         ("temporarily_unavailable", (NOW, Session, Usable), NOW),
         ("server_error", (NOW, Session, Usable), NOW),
         ("request_timeout", (NOW, Session, Usable), NOW),
         ("slow_down", (NOW, Session, Usable), NOW),
         ("request_throttled", (NOW, Session, Usable), NOW),
-        (
-            "Invalid_Client",
-            (Operator, ClientAndTenant, Usable),
-            Operator,
-        ),
+        ("Invalid_Client", (Operator, ClientAndTenant, Usable), Operator),
     ] {
-        assert_eq!(
-            refused(RefreshToken, &json!({ "error": error })),
-            on_refresh,
-            "{error}"
-        );
+        assert_eq!(refused(RefreshToken, &json!({ "error": error })), on_refresh, "{error}");
         let (decision, gate, state) = refused(JwtBearer, &json!({ "error": error }));
-        assert_eq!(
-            (decision, gate, state),
-            (at_submission, on_refresh.1, Usable),
-            "{error}"
-        );
+        assert_eq!((decision, gate, state), (at_submission, on_refresh.1, Usable), "{error}");
     }
-    let few = RetryFew {
-        then: LastResort::Permanent,
-    };
-    assert_eq!(
-        refused(RefreshToken, &json!({"error": "brand_new"})),
-        (few, Session, Usable)
-    );
+    let few = RetryFew { then: LastResort::Permanent };
+    assert_eq!(refused(RefreshToken, &json!({"error": "brand_new"})), (few, Session, Usable));
     assert_eq!(
         refused(
             RefreshToken,
@@ -128,29 +81,13 @@ fn every_suberror_has_its_decision() {
         ("token_expired", INTERACTION, Usable),
         ("client_mismatch", Permanent, Dead),
         ("protection_policy_required", Permanent, Usable),
-        (
-            "device_authentication_failed",
-            SuspendForAdministrator,
-            Usable,
-        ),
+        ("device_authentication_failed", SuspendForAdministrator, Usable),
         ("BASIC_Action", INTERACTION, Usable),
     ] {
         let body = json!({"error": "invalid_grant", "suberror": suberror});
-        assert_eq!(
-            refused(RefreshToken, &body),
-            (decision, Session, state),
-            "{suberror}"
-        );
-        let at_submission = if decision == REVOKED {
-            RejectAssertion
-        } else {
-            decision
-        };
-        assert_eq!(
-            refused(JwtBearer, &body),
-            (at_submission, Session, Usable),
-            "{suberror}"
-        );
+        assert_eq!(refused(RefreshToken, &body), (decision, Session, state), "{suberror}");
+        let at_submission = if decision == REVOKED { RejectAssertion } else { decision };
+        assert_eq!(refused(JwtBearer, &body), (at_submission, Session, Usable), "{suberror}");
     }
     let body = json!({"error": "invalid_grant", "suberror": "from_the_future"});
     assert_eq!(refused(RefreshToken, &body), (REVOKED, Session, Doubtful));
@@ -162,15 +99,9 @@ fn every_suberror_has_its_decision() {
 
 #[test]
 fn numbers_about_tokens_refine_by_grant() {
-    let gone = [
-        50_173, 70_008, 700_082, 700_084, 70_000, 50_089, 50_132, 50_133,
-    ];
+    let gone = [50_173, 70_008, 700_082, 700_084, 70_000, 50_089, 50_132, 50_133];
     let rows: [(&[u32], Decision, (Decision, RefreshTokenState)); 4] = [
-        (
-            &[50_013, 500_133, 500_131, 240_002],
-            RejectAssertion,
-            (REVOKED, Doubtful),
-        ),
+        (&[50_013, 500_133, 500_131, 240_002], RejectAssertion, (REVOKED, Doubtful)),
         (&[50_027], RejectAssertion, (Operator, Usable)),
         (&[7_000_114, 90_083], ForbiddenCaller, (Operator, Usable)),
         (&gone, RejectAssertion, (REVOKED, Dead)),
@@ -190,11 +121,7 @@ fn refine(codes: &[u32], expected: (Decision, Gate, RefreshTokenState)) {
     for code in codes {
         let body = json!({"error": "invalid_grant", "error_codes": [code]});
         assert_eq!(refused(RefreshToken, &body), expected, "{code}");
-        assert_eq!(
-            refused(JwtBearer, &body),
-            (expected.0, expected.1, Usable),
-            "{code}"
-        );
+        assert_eq!(refused(JwtBearer, &body), (expected.0, expected.1, Usable), "{code}");
     }
 }
 
@@ -211,10 +138,7 @@ fn numbers_about_the_user_refine_alike() {
         53_000, 53_001, 530_003, 70_043,
     ];
     refine(&interaction, (INTERACTION, Session, Usable));
-    refine(
-        &[50_034, 51_004, 50_014, 50_020, 90_072],
-        (Permanent, Session, Usable),
-    );
+    refine(&[50_034, 51_004, 50_014, 50_020, 90_072], (Permanent, Session, Usable));
     refine(&[50_057], (Permanent, Session, Dead));
 }
 
@@ -225,10 +149,7 @@ fn numbers_about_configuration_and_provider_refine_alike() {
         700_023, 28_000, 700_022, 500_011,
     ];
     refine(&api, (Operator, TenantAndApi, Usable));
-    refine(
-        &[90_002, 50_059, 90_014, 900_144, 900_023, 500_207],
-        (Permanent, Session, Usable),
-    );
+    refine(&[90_002, 50_059, 90_014, 900_144, 900_023, 500_207], (Permanent, Session, Usable));
     let authority = [50_194, 9_001_023, 90_124, 90_038, 900_382, 900_432, 90_086];
     refine(&authority, (Operator, Session, Usable));
     let credential = [
@@ -237,9 +158,7 @@ fn numbers_about_configuration_and_provider_refine_alike() {
         700_213,
     ];
     refine(&credential, (Operator, Session, Usable));
-    let transient = [
-        50_033, 90_006, 90_012, 90_024, 90_033, 90_090, 50_087, 90_055, 51_005,
-    ];
+    let transient = [50_033, 90_006, 90_012, 90_024, 90_033, 90_090, 50_087, 90_055, 51_005];
     refine(&transient, (NOW, Session, Usable));
 
     let body = json!({"error": "invalid_grant", "error_codes": [1, 50196]});
@@ -252,43 +171,21 @@ fn numbers_about_configuration_and_provider_refine_alike() {
 fn a_number_never_overrules_a_refused_client() {
     for code in [65_001, 50_173, 90_094, 7_000_215, 50_013] {
         let body = json!({"error": "invalid_client", "error_codes": [code]});
-        assert_eq!(
-            refused(RefreshToken, &body),
-            (Operator, ClientAndTenant, Usable),
-            "{code}"
-        );
+        assert_eq!(refused(RefreshToken, &body), (Operator, ClientAndTenant, Usable), "{code}");
     }
     let body = json!({"error": "invalid_client", "error_codes": [650_052]});
-    assert_eq!(
-        refused(RefreshToken, &body),
-        (Operator, TenantAndApi, Usable)
-    );
+    assert_eq!(refused(RefreshToken, &body), (Operator, TenantAndApi, Usable));
 }
 
 #[test]
 fn claims_ask_the_user_unless_only_an_administrator_can_help() {
     let with =
         |suberror: &str| json!({"error": "invalid_grant", "suberror": suberror, "claims": CLAIMS});
-    assert_eq!(
-        refused(JwtBearer, &with("")),
-        (INTERACTION, Session, Usable)
-    );
-    assert_eq!(
-        refused(RefreshToken, &with("")),
-        (INTERACTION, Session, Usable)
-    );
-    assert_eq!(
-        refused(RefreshToken, &with("device_authentication_failed")).0,
-        INTERACTION
-    );
-    assert_eq!(
-        refused(RefreshToken, &with("message_only")).0,
-        SuspendForAdministrator
-    );
-    assert_eq!(
-        refused(RefreshToken, &with("bad_token")),
-        (REVOKED, Session, Dead)
-    );
+    assert_eq!(refused(JwtBearer, &with("")), (INTERACTION, Session, Usable));
+    assert_eq!(refused(RefreshToken, &with("")), (INTERACTION, Session, Usable));
+    assert_eq!(refused(RefreshToken, &with("device_authentication_failed")).0, INTERACTION);
+    assert_eq!(refused(RefreshToken, &with("message_only")).0, SuspendForAdministrator);
+    assert_eq!(refused(RefreshToken, &with("bad_token")), (REVOKED, Session, Dead));
 }
 
 /// What an answer is taken for: at submission, and on refresh.
@@ -299,23 +196,13 @@ fn taken_for(
     on_refresh: (Decision, Gate, RefreshTokenState),
 ) {
     let verdict = decide(RefreshToken, answer);
-    assert_eq!(
-        (verdict.decision, verdict.gate, verdict.refresh_token),
-        on_refresh
-    );
+    assert_eq!((verdict.decision, verdict.gate, verdict.refresh_token), on_refresh);
     let verdict = decide(JwtBearer, answer);
-    assert_eq!(
-        (verdict.decision, verdict.refresh_token),
-        (at_submission, Usable)
-    );
+    assert_eq!((verdict.decision, verdict.refresh_token), (at_submission, Usable));
 }
 
 fn bad(error: &str, suberror: &str, code: u32) -> Outcome {
-    outcome(
-        400,
-        None,
-        json!({"error": error, "suberror": suberror, "error_codes": [code]}),
-    )
+    outcome(400, None, json!({"error": error, "suberror": suberror, "error_codes": [code]}))
 }
 
 #[test]
@@ -331,43 +218,19 @@ fn known_answers_about_the_user_are_decided_as_agreed() {
     let administrator = (SuspendForAdministrator, Session, Usable);
     let grant = |suberror, code| bad("invalid_grant", suberror, code);
 
-    taken_for(
-        &grant("", 500_133),
-        RejectAssertion,
-        (REVOKED, Session, Doubtful),
-    );
-    taken_for(
-        &grant("", 50_013),
-        RejectAssertion,
-        (REVOKED, Session, Doubtful),
-    );
-    taken_for(
-        &grant("consent_required", 65_001),
-        CONSENT,
-        (CONSENT, Session, Usable),
-    );
+    taken_for(&grant("", 500_133), RejectAssertion, (REVOKED, Session, Doubtful));
+    taken_for(&grant("", 50_013), RejectAssertion, (REVOKED, Session, Doubtful));
+    taken_for(&grant("consent_required", 65_001), CONSENT, (CONSENT, Session, Usable));
     taken_for(&multi_factor, INTERACTION, interaction);
     taken_for(&enrolment, INTERACTION, interaction);
-    taken_for(
-        &grant("message_only", 53_003),
-        SuspendForAdministrator,
-        administrator,
-    );
+    taken_for(&grant("message_only", 53_003), SuspendForAdministrator, administrator);
     for code in [700_082, 70_008, 50_173] {
-        taken_for(
-            &grant("bad_token", code),
-            RejectAssertion,
-            (REVOKED, Session, Dead),
-        );
+        taken_for(&grant("bad_token", code), RejectAssertion, (REVOKED, Session, Dead));
     }
     taken_for(&grant("token_expired", 70_043), INTERACTION, interaction);
     let sign_in_frequency = bad("interaction_required", "token_expired", 70_043);
     taken_for(&sign_in_frequency, INTERACTION, interaction);
-    taken_for(
-        &grant("client_mismatch", 0),
-        Permanent,
-        (Permanent, Session, Dead),
-    );
+    taken_for(&grant("client_mismatch", 0), Permanent, (Permanent, Session, Dead));
     taken_for(&grant("", 50_196), RetrySlow, (RetrySlow, Session, Usable));
 }
 
@@ -390,40 +253,20 @@ fn known_answers_about_configuration_and_provider_are_decided_as_agreed() {
         ("invalid_scope", 700_022),
         ("invalid_resource", 500_011),
     ] {
-        taken_for(
-            &bad(error, "", code),
-            Operator,
-            (Operator, TenantAndApi, Usable),
-        );
+        taken_for(&bad(error, "", code), Operator, (Operator, TenantAndApi, Usable));
     }
     taken_for(&bad("invalid_request", "", 90_002), Permanent, permanent);
     taken_for(&bad("invalid_request", "", 900_144), Permanent, permanent);
-    taken_for(
-        &bad("invalid_request", "", 240_002),
-        RejectAssertion,
-        permanent,
-    );
+    taken_for(&bad("invalid_request", "", 240_002), RejectAssertion, permanent);
 
-    let after = |seconds| Retry {
-        after: Some(Duration::from_secs(seconds)),
-    };
+    let after = |seconds| Retry { after: Some(Duration::from_secs(seconds)) };
     let busy = outcome(503, Some(30), json!({"error": "temporarily_unavailable"}));
     taken_for(&busy, after(30), (after(30), Session, Usable));
     let throttled = outcome(429, Some(60), Value::Null);
     taken_for(&throttled, after(60), (after(60), ClientAndTenant, Usable));
-    taken_for(
-        &outcome(502, None, Value::Null),
-        NOW,
-        (NOW, Session, Usable),
-    );
-    let few = RetryFew {
-        then: LastResort::Operator,
-    };
-    taken_for(
-        &outcome(200, None, Value::Null),
-        few,
-        (few, Session, Usable),
-    );
+    taken_for(&outcome(502, None, Value::Null), NOW, (NOW, Session, Usable));
+    let few = RetryFew { then: LastResort::Operator };
+    taken_for(&outcome(200, None, Value::Null), few, (few, Session, Usable));
 }
 
 #[test]
@@ -435,18 +278,8 @@ fn what_never_answered_is_tried_again_and_a_missing_endpoint_is_the_operators() 
         (404, Operator),
         (408, NOW),
         (500, NOW),
-        (
-            302,
-            RetryFew {
-                then: LastResort::Operator,
-            },
-        ),
-        (
-            400,
-            RetryFew {
-                then: LastResort::Operator,
-            },
-        ),
+        (302, RetryFew { then: LastResort::Operator }),
+        (400, RetryFew { then: LastResort::Operator }),
     ] {
         let verdict = decide(RefreshToken, &outcome(status, None, Value::Null));
         assert_eq!(verdict.decision, decision, "{status}");

@@ -26,11 +26,7 @@ impl Fixture {
         let provider = TestProvider::start().await;
         provider.script(answers);
         let config = test_provider::configuration(provider.instance.clone());
-        Self {
-            provider,
-            config,
-            api: test_provider::downstream_api(),
-        }
+        Self { provider, config, api: test_provider::downstream_api() }
     }
 
     fn endpoint(&self) -> TokenEndpoint {
@@ -40,16 +36,12 @@ impl Fixture {
 
     async fn exchange(&self) -> Result<TokenResponse, TokenFailure> {
         let assertion = UserAssertion::new(ASSERTION);
-        self.endpoint()
-            .exchange(&principal(), &assertion, &self.api)
-            .await
+        self.endpoint().exchange(&principal(), &assertion, &self.api).await
     }
 
     async fn refresh(&self) -> Result<TokenResponse, TokenFailure> {
         let token = RefreshToken::new("refresh-1");
-        self.endpoint()
-            .refresh(&principal(), &token, &self.api)
-            .await
+        self.endpoint().refresh(&principal(), &token, &self.api).await
     }
 }
 
@@ -58,18 +50,11 @@ fn now() -> Timestamp {
 }
 
 fn principal() -> Principal {
-    Principal {
-        tenant: TENANT.to_owned(),
-        subject: "user-1".to_owned(),
-    }
+    Principal { tenant: TENANT.to_owned(), subject: "user-1".to_owned() }
 }
 
 fn answer(status: u16, body: impl Display) -> Scripted {
-    Scripted {
-        status,
-        headers: Vec::new(),
-        body: body.to_string(),
-    }
+    Scripted { status, headers: Vec::new(), body: body.to_string() }
 }
 
 fn token() -> Scripted {
@@ -83,17 +68,11 @@ fn token() -> Scripted {
 }
 
 fn certificate_refused(code: u32) -> Scripted {
-    answer(
-        401,
-        json!({"error": "invalid_client", "error_codes": [code]}),
-    )
+    answer(401, json!({"error": "invalid_client", "error_codes": [code]}))
 }
 
 fn form(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-    pairs
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-        .collect()
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
 #[tokio::test]
@@ -105,9 +84,7 @@ async fn an_exchange_sends_the_callers_token_on_behalf_of_the_user() {
     assert_eq!(response.access_token.expose(), "downstream");
     assert_eq!(response.expires_at, now() + Duration::from_hours(1));
 
-    let [request] = &fixture.provider.received()[..] else {
-        panic!("one request")
-    };
+    let [request] = &fixture.provider.received()[..] else { panic!("one request") };
     assert_eq!(request.path, format!("/{TENANT}/oauth2/v2.0/token"));
     assert_eq!(
         request.form,
@@ -119,18 +96,12 @@ async fn an_exchange_sends_the_callers_token_on_behalf_of_the_user() {
             ("client_secret", "s3cret~value"),
             ("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"),
             ("requested_token_use", "on_behalf_of"),
-            (
-                "scope",
-                "api://partner-api-id/read offline_access openid profile"
-            ),
+            ("scope", "api://partner-api-id/read offline_access openid profile"),
         ])
     );
     assert_eq!(request.headers["accept"], "application/json");
     assert_eq!(request.headers["return-client-request-id"], "true");
-    assert_eq!(
-        request.headers["x-anchormailbox"],
-        format!("oid:user-1@{TENANT}")
-    );
+    assert_eq!(request.headers["x-anchormailbox"], format!("oid:user-1@{TENANT}"));
     let id = request.headers["client-request-id"].to_str().unwrap();
     assert!(Uuid::try_parse(id).is_ok());
 }
@@ -142,19 +113,14 @@ async fn a_refresh_sends_the_refresh_token_and_no_assertion() {
     let response = fixture.refresh().await.unwrap();
     assert_eq!(response.refresh_token.unwrap().expose(), "refresh-2");
 
-    let [request] = &fixture.provider.received()[..] else {
-        panic!("one request")
-    };
+    let [request] = &fixture.provider.received()[..] else { panic!("one request") };
     assert_eq!(
         request.form,
         form(&[
             ("client_info", "1"),
             ("grant_type", "refresh_token"),
             ("refresh_token", "refresh-1"),
-            (
-                "scope",
-                "api://partner-api-id/read offline_access openid profile"
-            ),
+            ("scope", "api://partner-api-id/read offline_access openid profile"),
         ])
     );
     let basic = STANDARD.encode(format!("{}:s3cret%7Evalue", test_provider::CLIENT_ID));
@@ -166,18 +132,12 @@ async fn an_exchange_repeats_a_servers_fault_once_and_a_refresh_never() {
     let fixture = Fixture::answering(vec![answer(502, "<html>"), token()]).await;
     assert!(fixture.exchange().await.is_ok());
     let received = fixture.provider.received();
-    let ids: Vec<_> = received
-        .iter()
-        .map(|it| &it.headers["client-request-id"])
-        .collect();
+    let ids: Vec<_> = received.iter().map(|it| &it.headers["client-request-id"]).collect();
     assert_eq!(ids.len(), 2);
     assert_eq!(ids[0], ids[1]);
 
     let fixture = Fixture::answering(vec![answer(502, "<html>")]).await;
-    assert_eq!(
-        fixture.exchange().await.unwrap_err().decision,
-        Decision::Retry { after: None }
-    );
+    assert_eq!(fixture.exchange().await.unwrap_err().decision, Decision::Retry { after: None });
     assert_eq!(fixture.provider.received().len(), 2);
 
     let fixture = Fixture::answering(vec![answer(502, "<html>"), token()]).await;
@@ -208,10 +168,7 @@ async fn retry_after_forbids_the_quick_repetition() {
 #[tokio::test]
 async fn a_refused_certificate_makes_way_for_the_next_credential_once() {
     let secrets = |names: &[&str]| {
-        names
-            .iter()
-            .map(|name| ClientCredential::Secret((*name).into()))
-            .collect::<Vec<_>>()
+        names.iter().map(|name| ClientCredential::Secret((*name).into())).collect::<Vec<_>>()
     };
     // Number of the answer, credentials, and the secrets that are sent.
     let cases: [(u32, &[&str], &[&str]); 4] = [
@@ -227,10 +184,7 @@ async fn a_refused_certificate_makes_way_for_the_next_credential_once() {
         assert_eq!(failure.decision, Decision::Operator);
         assert_eq!(failure.codes, [code]);
         let received = fixture.provider.received();
-        let received: Vec<_> = received
-            .iter()
-            .map(|it| &it.form["client_secret"])
-            .collect();
+        let received: Vec<_> = received.iter().map(|it| &it.form["client_secret"]).collect();
         assert_eq!(received, sent);
     }
 }
@@ -250,10 +204,7 @@ async fn a_credential_file_that_is_missing_is_the_operators_and_named() {
 #[tokio::test]
 async fn a_provider_that_is_not_there_has_processed_nothing() {
     let mut fixture = Fixture::answering(vec![token()]).await;
-    let unused = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     fixture.config.instance = format!("http://{unused}/").parse().unwrap();
     let failure = fixture.refresh().await.unwrap_err();
     assert_eq!(failure.presented, Presented::NotProcessed);
@@ -286,18 +237,12 @@ async fn a_connection_that_breaks_after_sending_leaves_it_open() {
 #[tokio::test]
 async fn a_failure_carries_what_others_need_and_no_secret() {
     let challenge = r#"{"access_token":{"acrs":{"value":"c1"}}}"#;
-    let description = format!(
-        "AADSTS50076: {ASSERTION} by s3cret~value {}",
-        "x".repeat(1000)
-    );
+    let description = format!("AADSTS50076: {ASSERTION} by s3cret~value {}", "x".repeat(1000));
     let refusal = json!({
         "error": "interaction_required", "suberror": "basic_action", "error_codes": [50076],
         "claims": challenge, "correlation_id": "c-1", "error_description": description,
     });
-    let failure = Fixture::answering(vec![answer(400, refusal)])
-        .await
-        .exchange()
-        .await;
+    let failure = Fixture::answering(vec![answer(400, refusal)]).await.exchange().await;
     let failure = failure.unwrap_err();
     assert_eq!(failure.error.as_deref(), Some("interaction_required"));
     assert_eq!(failure.suberror.as_deref(), Some("basic_action"));
@@ -305,35 +250,23 @@ async fn a_failure_carries_what_others_need_and_no_secret() {
     assert_eq!(failure.claims.as_deref(), Some(challenge));
     assert_eq!(failure.correlation_id.as_deref(), Some("c-1"));
     assert_eq!(failure.description.chars().count(), 500);
-    assert!(
-        failure
-            .description
-            .starts_with("AADSTS50076: [redacted] by [redacted] xxx")
-    );
+    assert!(failure.description.starts_with("AADSTS50076: [redacted] by [redacted] xxx"));
 
     let refusal = json!({"error": "invalid_grant", "error_description": "no refresh-1 here"});
-    let failure = Fixture::answering(vec![answer(400, refusal)])
-        .await
-        .refresh()
-        .await;
+    let failure = Fixture::answering(vec![answer(400, refusal)]).await.refresh().await;
     assert_eq!(failure.unwrap_err().description, "no [redacted] here");
 }
 
 #[tokio::test]
 async fn an_answer_without_a_usable_token_is_not_a_success() {
-    let few = Decision::RetryFew {
-        then: LastResort::Operator,
-    };
+    let few = Decision::RetryFew { then: LastResort::Operator };
     for body in [
         String::new(),
         "<html>".to_owned(),
         json!({"access_token": "at", "expires_in": 60}).to_string(),
         format!("{}{}", " ".repeat(MAX_RESPONSE_BYTES), token().body),
     ] {
-        let failure = Fixture::answering(vec![answer(200, body)])
-            .await
-            .refresh()
-            .await;
+        let failure = Fixture::answering(vec![answer(200, body)]).await.refresh().await;
         let failure = failure.unwrap_err();
         assert_eq!(failure.decision, few);
         assert_eq!(failure.presented, Presented::Unanswered);
@@ -356,9 +289,6 @@ async fn a_token_of_another_user_ends_the_session() {
 async fn reserved_scopes_alone_are_refused_before_anything_is_sent() {
     let mut fixture = Fixture::answering(vec![token()]).await;
     fixture.api.scopes = vec!["openid".to_owned()];
-    assert_eq!(
-        fixture.exchange().await.unwrap_err().decision,
-        Decision::Operator
-    );
+    assert_eq!(fixture.exchange().await.unwrap_err().decision, Decision::Operator);
     assert!(fixture.provider.received().is_empty());
 }

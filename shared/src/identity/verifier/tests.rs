@@ -33,19 +33,13 @@ impl Fixture {
         provider.publish_keys(&[KEY.published(&json!({}))]);
         let config = test_provider::configuration(provider.instance.clone());
         let clock = ManualClock::at(Timestamp::from_seconds(NOW).unwrap());
-        Self {
-            provider,
-            config,
-            clock,
-        }
+        Self { provider, config, clock }
     }
 
     /// A provider of any tenant, which publishes one issuer for all of them.
     async fn start_for_organizations(allowed: Option<&[&str]>) -> Self {
         let mut fixture = Self::start().await;
-        fixture
-            .provider
-            .publish_metadata("organizations", "{tenantid}");
+        fixture.provider.publish_metadata("organizations", "{tenantid}");
         fixture.config.tenant = Tenant::Multiple {
             authority: "organizations".to_owned(),
             allowed: allowed.map(|list| list.iter().map(|it| (*it).to_owned()).collect()),
@@ -106,16 +100,10 @@ async fn a_good_token_says_who_calls() {
     let verifier = fixture.verifier();
     let token = fixture.token(&json!({"xms_cc": ["cp1"]}));
     let caller = verify(&verifier, &token).await.unwrap();
-    let expected = Principal {
-        tenant: TENANT.to_owned(),
-        subject: "user-1".to_owned(),
-    };
+    let expected = Principal { tenant: TENANT.to_owned(), subject: "user-1".to_owned() };
     assert_eq!(caller.principal, expected);
     assert_eq!(caller.assertion.expose(), token);
-    assert_eq!(
-        caller.expires_at,
-        Timestamp::from_seconds(NOW + 3600).unwrap()
-    );
+    assert_eq!(caller.expires_at, Timestamp::from_seconds(NOW + 3600).unwrap());
     assert_eq!(caller.scopes, ["Jobs.ReadWrite", "other"]);
     assert_eq!(caller.client.as_deref(), Some("client-1"));
     assert!(caller.understands_claims_challenge);
@@ -137,33 +125,15 @@ async fn every_form_of_a_good_token_is_accepted() {
         json!({"exp": NOW + 60}),
         json!({"xms_cc": "cp1", "idtyp": "user", "roles": ["Reader"]}),
     ] {
-        assert_eq!(
-            reason(&verify(&verifier, &fixture.token(&changes)).await),
-            "accepted"
-        );
+        assert_eq!(reason(&verify(&verifier, &fixture.token(&changes)).await), "accepted");
     }
     let claims = fixture.claims(&json!({}));
-    for (algorithm, typ) in [
-        (Algorithm::PS256, "JWT"),
-        (Algorithm::RS256, "application/at+JWT"),
-    ] {
-        let header = Header {
-            alg: algorithm,
-            typ: Some(typ.to_owned()),
-            ..KEY.header()
-        };
-        assert_eq!(
-            reason(&verify(&verifier, &KEY.sign(&header, &claims)).await),
-            "accepted"
-        );
+    for (algorithm, typ) in [(Algorithm::PS256, "JWT"), (Algorithm::RS256, "application/at+JWT")] {
+        let header = Header { alg: algorithm, typ: Some(typ.to_owned()), ..KEY.header() };
+        assert_eq!(reason(&verify(&verifier, &KEY.sign(&header, &claims)).await), "accepted");
     }
     let token = fixture.token(&json!({}));
-    assert!(
-        verifier
-            .verify(Some(&format!("bearer  {token} ")))
-            .await
-            .is_ok()
-    );
+    assert!(verifier.verify(Some(&format!("bearer  {token} "))).await.is_ok());
 }
 
 #[tokio::test]
@@ -172,14 +142,9 @@ async fn a_request_without_one_bearer_token_has_none() {
     let verifier = fixture.verifier();
     let token = fixture.token(&json!({}));
     let several = format!("Bearer {token}, Bearer {token}");
-    for authorization in [
-        None,
-        Some(""),
-        Some("Bearer"),
-        Some("Bearer "),
-        Some("Basic dTpw"),
-        Some(&*several),
-    ] {
+    for authorization in
+        [None, Some(""), Some("Bearer"), Some("Bearer "), Some("Basic dTpw"), Some(&*several)]
+    {
         let error = verifier.verify(authorization).await.unwrap_err();
         assert_eq!(error, VerifyError::Missing, "{authorization:?}");
     }
@@ -196,43 +161,22 @@ async fn a_token_with_wrong_claims_is_refused() {
     for (changes, expected) in [
         (json!({"aud": graph}), "the token is for another audience"),
         (json!({"aud": []}), "the token is for another audience"),
-        (
-            json!({"aud": format!("API://{CLIENT_ID}")}),
-            "the token is for another audience",
-        ),
+        (json!({"aud": format!("API://{CLIENT_ID}")}), "the token is for another audience"),
         (json!({"aud": null}), "the token is malformed"),
         (json!({"aud": 1}), "the token is malformed"),
-        (
-            json!({"iss": "https://evil.example/"}),
-            "the token is from another issuer",
-        ),
+        (json!({"iss": "https://evil.example/"}), "the token is from another issuer"),
         (json!({"iss": v1}), "the token is from another issuer"),
-        (
-            json!({"iss": elsewhere}),
-            "the token is from another issuer",
-        ),
-        (
-            json!({"iss": elsewhere, "tid": OTHER_TENANT}),
-            "the token is from another issuer",
-        ),
+        (json!({"iss": elsewhere}), "the token is from another issuer"),
+        (json!({"iss": elsewhere, "tid": OTHER_TENANT}), "the token is from another issuer"),
         (json!({"iss": null}), "the token is malformed"),
         (json!({"ver": "1.0"}), "the token is from another issuer"),
         (json!({"ver": "3.0"}), "the token's version is not accepted"),
         (json!({"ver": null}), "the token's version is not accepted"),
         (json!({"tid": null}), "the token names no tenant"),
         (json!({"tid": "organizations"}), "the token names no tenant"),
-        (
-            json!({"tid": TENANT.replace('-', "")}),
-            "the token names no tenant",
-        ),
-        (
-            json!({"tid": TENANT.to_uppercase()}),
-            "the token is from another issuer",
-        ),
-        (
-            json!({"TID": OTHER_TENANT}),
-            "the token has several tenants",
-        ),
+        (json!({"tid": TENANT.replace('-', "")}), "the token names no tenant"),
+        (json!({"tid": TENANT.to_uppercase()}), "the token is from another issuer"),
+        (json!({"TID": OTHER_TENANT}), "the token has several tenants"),
         (json!({"exp": NOW - 300}), "the token is expired"),
         (json!({"exp": i64::MAX}), "the token is malformed"),
         (json!({"exp": null}), "the token is malformed"),
@@ -240,24 +184,15 @@ async fn a_token_with_wrong_claims_is_refused() {
         (json!({"nbf": NOW + 301}), "the token is not valid yet"),
         (json!({"oid": null}), "the token names no user"),
         (json!({"oid": ""}), "the token names no user"),
-        (
-            json!({"nonce": "n"}),
-            "the token is an id_token, not an access token",
-        ),
+        (json!({"nonce": "n"}), "the token is an id_token, not an access token"),
         (json!({"scp": null}), "the token has no scopes"),
         (json!({"scp": " "}), "the token has no scopes"),
         (json!({"scp": null, "roles": ["Errand"]}), app_only),
         (json!({"scp": null, "idtyp": "app"}), app_only),
         (json!({"scp": null, "sub": "user-1"}), app_only),
         (json!({"idtyp": "app"}), app_only),
-        (
-            json!({"scp": "other"}),
-            "the token lacks the required scope",
-        ),
-        (
-            json!({"scp": "jobs.readwrite"}),
-            "the token lacks the required scope",
-        ),
+        (json!({"scp": "other"}), "the token lacks the required scope"),
+        (json!({"scp": "jobs.readwrite"}), "the token lacks the required scope"),
         (json!({"exp": NOW + 59}), "the token expires too soon"),
         (json!({"exp": NOW - 299}), "the token expires too soon"),
     ] {
@@ -272,23 +207,12 @@ async fn a_refusal_is_401_for_a_bad_token_and_403_for_a_good_one() {
     let verifier = fixture.verifier();
     let forbidden = |reason| VerifyError::Forbidden { reason };
     for (changes, expected) in [
-        (
-            json!({"scp": null}),
-            VerifyError::invalid("the token has no scopes"),
-        ),
-        (
-            json!({"scp": null, "roles": ["a"]}),
-            forbidden(ForbiddenReason::AppOnly),
-        ),
-        (
-            json!({"scp": "other"}),
-            forbidden(ForbiddenReason::MissingScope),
-        ),
+        (json!({"scp": null}), VerifyError::invalid("the token has no scopes")),
+        (json!({"scp": null, "roles": ["a"]}), forbidden(ForbiddenReason::AppOnly)),
+        (json!({"scp": "other"}), forbidden(ForbiddenReason::MissingScope)),
         (json!({"exp": NOW + 59}), VerifyError::ExpiresTooSoon),
     ] {
-        let error = verify(&verifier, &fixture.token(&changes))
-            .await
-            .unwrap_err();
+        let error = verify(&verifier, &fixture.token(&changes)).await.unwrap_err();
         assert_eq!(error, expected, "{changes}");
     }
 }
@@ -316,32 +240,12 @@ async fn a_token_with_a_wrong_header_is_refused() {
         ("NoNe", with_algorithm("NoNe"), algorithm),
         // The published key, taken for a shared secret.
         ("HS256", with_algorithm("HS256"), algorithm),
-        (
-            "RS512",
-            signed_with(|header| header.alg = Algorithm::RS512),
-            algorithm,
-        ),
+        ("RS512", signed_with(|header| header.alg = Algorithm::RS512), algorithm),
         ("no typ", signed_with(|header| header.typ = None), kind),
-        (
-            "typ",
-            signed_with(|header| header.typ = Some("logout+jwt".into())),
-            kind,
-        ),
-        (
-            "crit",
-            signed_with(|header| header.crit = Some(vec!["exp".into()])),
-            critical,
-        ),
-        (
-            "empty crit",
-            signed_with(|header| header.crit = Some(Vec::new())),
-            critical,
-        ),
-        (
-            "no kid",
-            signed_with(|header| header.kid = None),
-            "the token names no key",
-        ),
+        ("typ", signed_with(|header| header.typ = Some("logout+jwt".into())), kind),
+        ("crit", signed_with(|header| header.crit = Some(vec!["exp".into()])), critical),
+        ("empty crit", signed_with(|header| header.crit = Some(Vec::new())), critical),
+        ("no kid", signed_with(|header| header.kid = None), "the token names no key"),
     ] {
         assert_eq!(reason(&verify(&verifier, &token).await), expected, "{name}");
     }
@@ -357,16 +261,9 @@ async fn a_token_that_its_provider_did_not_sign_as_it_is_is_refused() {
     let other = fixture.token(&json!({"oid": "admin"}));
     let swapped = format!("{}.{signature}", other.rsplit_once('.').unwrap().0);
     // A key that the token brings along, and one that it points to.
-    let brought = Header {
-        jwk: Some(OTHER_KEY.public_key()),
-        ..KEY.header()
-    };
+    let brought = Header { jwk: Some(OTHER_KEY.public_key()), ..KEY.header() };
     let url = Some(format!("{}keys", fixture.provider.instance));
-    let pointed = Header {
-        jku: url.clone(),
-        x5u: url,
-        ..OTHER_KEY.header()
-    };
+    let pointed = Header { jku: url.clone(), x5u: url, ..OTHER_KEY.header() };
 
     let wrong = "the token's signature is wrong";
     for (name, token, expected) in [
@@ -417,21 +314,11 @@ async fn only_listed_clients_may_call_if_there_is_a_list() {
     let mut fixture = Fixture::start().await;
     fixture.config.allowed_clients = vec!["CLIENT-2".to_owned()];
     let verifier = fixture.verifier();
-    let forbidden = VerifyError::Forbidden {
-        reason: ForbiddenReason::ClientNotAllowed,
-    };
+    let forbidden = VerifyError::Forbidden { reason: ForbiddenReason::ClientNotAllowed };
     for changes in [json!({}), json!({"azp": null})] {
-        assert_eq!(
-            verify(&verifier, &fixture.token(&changes))
-                .await
-                .unwrap_err(),
-            forbidden
-        );
+        assert_eq!(verify(&verifier, &fixture.token(&changes)).await.unwrap_err(), forbidden);
     }
-    for changes in [
-        json!({"azp": "client-2"}),
-        json!({"azp": null, "appid": "Client-2"}),
-    ] {
+    for changes in [json!({"azp": "client-2"}), json!({"azp": null, "appid": "Client-2"})] {
         assert!(verify(&verifier, &fixture.token(&changes)).await.is_ok());
     }
 }
@@ -455,9 +342,7 @@ async fn users_of_several_tenants_come_by_one_published_issuer() {
 
     let fixture = Fixture::start_for_organizations(None).await;
     let other = json!({"tid": OTHER_TENANT, "iss": fixture.issuer(OTHER_TENANT)});
-    let caller = verify(&fixture.verifier(), &fixture.token(&other))
-        .await
-        .unwrap();
+    let caller = verify(&fixture.verifier(), &fixture.token(&other)).await.unwrap();
     assert_eq!(caller.principal.tenant, OTHER_TENANT);
 }
 
@@ -471,38 +356,16 @@ async fn a_key_signs_only_for_its_own_issuer_cloud_use_and_algorithm() {
     for (key, changes, expected) in [
         (json!({"issuer": template}), json!({}), "accepted"),
         (json!({"issuer": template}), v1, "accepted"),
-        (
-            json!({"issuer": fixture.issuer(OTHER_TENANT)}),
-            json!({}),
-            foreign,
-        ),
-        (
-            json!({"issuer": "https://elsewhere.example/"}),
-            json!({}),
-            foreign,
-        ),
-        (
-            json!({"cloud_instance_name": "example.com"}),
-            json!({}),
-            "accepted",
-        ),
-        (
-            json!({"cloud_instance_name": "example.us"}),
-            json!({}),
-            unknown,
-        ),
+        (json!({"issuer": fixture.issuer(OTHER_TENANT)}), json!({}), foreign),
+        (json!({"issuer": "https://elsewhere.example/"}), json!({}), foreign),
+        (json!({"cloud_instance_name": "example.com"}), json!({}), "accepted"),
+        (json!({"cloud_instance_name": "example.us"}), json!({}), unknown),
         (json!({"use": "sig", "alg": "RS256"}), json!({}), "accepted"),
         (json!({"use": "enc"}), json!({}), unknown),
-        (
-            json!({"alg": "PS256"}),
-            json!({}),
-            "the token's signature is wrong",
-        ),
+        (json!({"alg": "PS256"}), json!({}), "the token's signature is wrong"),
         (json!({"kty": "EC"}), json!({}), unknown),
     ] {
-        fixture
-            .provider
-            .publish_keys(&[json!({"kty": "odd"}), KEY.published(&key)]);
+        fixture.provider.publish_keys(&[json!({"kty": "odd"}), KEY.published(&key)]);
         let result = verify(&fixture.verifier(), &fixture.token(&changes)).await;
         assert_eq!(reason(&result), expected, "{key}");
     }
@@ -519,9 +382,7 @@ async fn keys_at_another_origin_are_not_fetched() {
             "issuer": fixture.issuer(TENANT), "jwks_uri": format!("{}keys", elsewhere.instance),
         }),
     );
-    let error = verify(&fixture.verifier(), &fixture.token(&json!({})))
-        .await
-        .unwrap_err();
+    let error = verify(&fixture.verifier(), &fixture.token(&json!({}))).await.unwrap_err();
     assert!(matches!(error, VerifyError::Unavailable { .. }));
     assert_eq!(elsewhere.fetches("/keys"), 0);
 }
@@ -532,9 +393,7 @@ async fn a_new_key_is_found_without_a_restart() {
     let verifier = fixture.verifier();
     assert!(verify(&verifier, &fixture.token(&json!({}))).await.is_ok());
 
-    fixture
-        .provider
-        .publish_keys(&[OTHER_KEY.published(&json!({}))]);
+    fixture.provider.publish_keys(&[OTHER_KEY.published(&json!({}))]);
     let new = OTHER_KEY.sign(&OTHER_KEY.header(), &fixture.claims(&json!({})));
     assert!(verify(&verifier, &new).await.is_ok());
     assert_eq!(
@@ -553,10 +412,7 @@ async fn unknown_keys_cause_one_fetch_and_do_not_block_a_roll_over() {
     let claims = fixture.claims(&json!({}));
     let strangers: Vec<String> = (0..20)
         .map(|number| {
-            let header = Header {
-                kid: Some(format!("stranger-{number}")),
-                ..KEY.header()
-            };
+            let header = Header { kid: Some(format!("stranger-{number}")), ..KEY.header() };
             KEY.sign(&header, &claims)
         })
         .chain([OTHER_KEY.sign(&OTHER_KEY.header(), &claims)])
@@ -568,9 +424,7 @@ async fn unknown_keys_cause_one_fetch_and_do_not_block_a_roll_over() {
     assert_eq!(fixture.provider.fetches("/keys"), 2);
 
     // The key that a stranger named before it was published is found as soon as any other.
-    fixture
-        .provider
-        .publish_keys(&[OTHER_KEY.published(&json!({}))]);
+    fixture.provider.publish_keys(&[OTHER_KEY.published(&json!({}))]);
     fixture.clock.advance(UNKNOWN_KEY_PAUSE);
     assert!(verify(&verifier, strangers.last().unwrap()).await.is_ok());
     assert_eq!(fixture.provider.fetches("/keys"), 3);
@@ -583,12 +437,7 @@ async fn many_first_callers_cause_one_fetch() {
     assert!(!verifier.is_ready());
     let token = fixture.token(&json!({}));
     let attempts = (0..20).map(|_| verify(&verifier, &token));
-    assert!(
-        futures::future::join_all(attempts)
-            .await
-            .iter()
-            .all(Result::is_ok)
-    );
+    assert!(futures::future::join_all(attempts).await.iter().all(Result::is_ok));
     assert_eq!(fixture.provider.fetches("/keys"), 1);
     assert!(verifier.is_ready());
 }
@@ -610,10 +459,7 @@ async fn keys_outlive_an_unreachable_provider_for_a_day() {
     fixture.clock.advance(hours(1));
     let token = fixture.token(&json!({"exp": late + 3600}));
     let error = verify(&verifier, &token).await.unwrap_err();
-    assert!(
-        matches!(error, VerifyError::Unavailable { .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error, VerifyError::Unavailable { .. }), "{error:?}");
     assert!(!verifier.is_ready());
 }
 
@@ -648,14 +494,8 @@ async fn old_keys_serve_while_new_ones_are_fetched() {
         assert!(verify(&verifier, &token).await.is_ok());
     }
     // The renewal runs beside; it is over when somebody has to wait for it.
-    let stranger = Header {
-        kid: Some("stranger".to_owned()),
-        ..KEY.header()
-    };
-    let stranger = KEY.sign(
-        &stranger,
-        &fixture.claims(&json!({"exp": NOW + 14 * 60 * 60})),
-    );
+    let stranger = Header { kid: Some("stranger".to_owned()), ..KEY.header() };
+    let stranger = KEY.sign(&stranger, &fixture.claims(&json!({"exp": NOW + 14 * 60 * 60})));
     assert!(verify(&verifier, &stranger).await.is_err());
     assert_eq!(fixture.provider.fetches("/keys"), 3);
 }

@@ -78,8 +78,8 @@ pub(super) async fn open(
     config: &DatabaseConfig,
     cipher: Cipher,
 ) -> Result<SharedStore, StoreError> {
-    let mut options = PgConnectOptions::from_str(config.url.expose_secret())?
-        .application_name("errand");
+    let mut options =
+        PgConnectOptions::from_str(config.url.expose_secret())?.application_name("errand");
     if !config.prepared_statements {
         options = options.statement_cache_capacity(0);
     }

@@ -11,9 +11,9 @@ use super::{
 use crate::{
     identity::Principal,
     jobs::JobStatus,
+    storage::{ClaimedJob, Lease, Next, Queue, Record, Renewed, StoreError},
     telemetry::Chain,
     time::Timestamp,
-    storage::{ClaimedJob, Lease, Next, Queue, Record, Renewed, StoreError},
 };
 
 #[async_trait]
@@ -37,8 +37,8 @@ impl Queue for Database {
                 Ok(job) => claimed.push(job),
                 // One bad row must not keep the others from running.
                 Err(error) => {
-                    let error = Chain(&error);
-                    tracing::error!(job.id = %lease.job_id, "a job cannot be read and is held: {error}");
+                    let id = lease.job_id;
+                    tracing::error!(job.id = %id, "a job cannot be read and is held: {}", Chain(&error));
                     self.hold(&lease, UNREADABLE_PAUSE).await?;
                 }
             }
@@ -171,8 +171,8 @@ impl Queue for Database {
         };
         let place = |column| job_place(lease.job_id, column, &lease.owner);
         // A finished job keeps its end, not the way to it.
-        let checkpoint = (!status.is_final())
-            .then(|| self.seal(place("checkpoint"), &record.checkpoint));
+        let checkpoint =
+            (!status.is_final()).then(|| self.seal(place("checkpoint"), &record.checkpoint));
         let output = match &record.next {
             Next::Complete(output) => Some(self.seal_json(place("output"), output)),
             _ => None,

@@ -15,6 +15,7 @@ use crate::{
         Grant, IdempotencyKey, KnownSession, NewGrant, NewJob, Replay, SessionSelector, StoreError,
         Submission, Submissions, Submitted,
     },
+    workflow::Progress,
 };
 
 /// How long an `Idempotency-Key` is remembered.
@@ -211,8 +212,7 @@ impl Database {
         session_id: Option<Uuid>,
         job: &NewJob<'_>,
     ) -> Result<(), StoreError> {
-        let progress =
-            crate::jobs::Progress { total: job.total_tasks, ..crate::jobs::Progress::default() };
+        let progress = Progress { total: job.total_tasks, ..Progress::default() };
         sqlx::query(concat!(
             "insert into jobs (id, tenant, subject, session_id, status, due_at, namespace,
                                name, version, definition, input, progress, tags, warnings,

@@ -52,15 +52,7 @@ pub fn step(
 ) -> Outcome {
     if checkpoint.end.is_none() {
         let mut root = checkpoint.root.take();
-        let mut job = Job {
-            workflow,
-            limits,
-            checkpoint,
-            reply,
-            now,
-            started: 0,
-            work: 0,
-        };
+        let mut job = Job { workflow, limits, checkpoint, reply, now, started: 0, work: 0 };
         let progress = job.run(&mut root);
         checkpoint.root = root;
         checkpoint.end = match progress.and_then(|wanted| wanted.within(checkpoint, limits)) {
@@ -309,11 +301,7 @@ impl Job<'_> {
             }
             Activity::Call(call) => ActivityState::Call(self.call(call, data, &frame)?),
         };
-        Ok(Some(TaskState {
-            started_at: self.now,
-            input,
-            activity,
-        }))
+        Ok(Some(TaskState { started_at: self.now, input, activity }))
     }
 
     /// Continues what a task does.
@@ -365,13 +353,9 @@ impl Job<'_> {
             Value::Object(object) => duration::from_object(&object).ok(),
             _ => None,
         };
-        length
-            .filter(|length| *length <= self.limits.max_deadline)
-            .ok_or_else(|| {
-                WorkflowError::expression(format!(
-                    "`{expression}` gives no duration a job may wait."
-                ))
-            })
+        length.filter(|length| *length <= self.limits.max_deadline).ok_or_else(|| {
+            WorkflowError::expression(format!("`{expression}` gives no duration a job may wait."))
+        })
     }
 
     /// Fixes the request of a task.
@@ -398,10 +382,7 @@ impl Job<'_> {
             },
         };
         let mut part = |template: &Option<Template>| {
-            template
-                .as_ref()
-                .map(|template| self.evaluate(template, input, frame))
-                .transpose()
+            template.as_ref().map(|template| self.evaluate(template, input, frame)).transpose()
         };
         let none = || Value::Object(serde_json::Map::new());
         let evaluated = Evaluated {
@@ -478,9 +459,7 @@ impl Job<'_> {
 /// `value`, unless no checkpoint could be read back with it.
 fn checked(value: Value) -> Result<Value, WorkflowError> {
     if is_too_deep(&value) {
-        return Err(WorkflowError::expression(
-            "The result is nested deeper than 128 levels.",
-        ));
+        return Err(WorkflowError::expression("The result is nested deeper than 128 levels."));
     }
     Ok(value)
 }
