@@ -16,7 +16,7 @@ use super::{
     document::{Activity, Address, Delay, HttpCall, Task, Then, Workflow},
     duration,
     error::WorkflowError,
-    expressions::{Template, is_true},
+    expressions::{Template, WORK_BYTES, is_true},
     parse::push_token,
 };
 use crate::{config::Limits, time::Timestamp};
@@ -24,7 +24,7 @@ use crate::{config::Limits, time::Timestamp};
 /// How many tasks one step starts before it lets others run.
 const STEP_TASK_STARTS: usize = 1_000;
 /// How many bytes the expressions of one step look at before it lets others run.
-const STEP_BYTES: usize = 64 * 1024 * 1024;
+const STEP_BYTES: usize = WORK_BYTES / 2;
 
 /// What a job wants.
 #[derive(Debug, Clone, PartialEq)]

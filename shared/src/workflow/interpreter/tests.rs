@@ -478,6 +478,9 @@ fn data_cannot_grow_beyond_what_is_kept() {
         error.detail.as_deref(),
         Some("The result is nested deeper than 128 levels.")
     );
+    let copies = json!([{ "a": { "set": { "many": vec!["${ . }"; 2_000] } } }]);
+    let error = faulted(run(workflow(&copies), json!("x".repeat(1_000_000))));
+    assert!(error.kind.ends_with("/errors/expression"), "{error:?}");
     let tasks = json!([{ "a": { "wait": "PT1S" } }]);
     let error = faulted(run(workflow(&tasks), json!("x".repeat(1_100_000))));
     assert!(error.kind.ends_with("/errors/runtime"), "{error:?}");
