@@ -9,10 +9,7 @@ pub const USER_AGENT: &str = concat!("errand/", env!("CARGO_PKG_VERSION"));
 /// and never waits longer than `timeout` for a whole answer.
 ///
 /// A redirect could carry a token to a host that nobody configured, and so could a proxy.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this is the one place that builds clients"
-)]
+#[expect(clippy::disallowed_methods, reason = "this is the one place that builds clients")]
 pub fn client(timeout: Duration) -> reqwest::Client {
     reqwest::Client::builder()
         .user_agent(USER_AGENT)

@@ -62,11 +62,7 @@ impl Add<Duration> for Timestamp {
 
     fn add(self, length: Duration) -> Self {
         let length = TimeDelta::from_std(length).unwrap_or(TimeDelta::MAX);
-        Self(
-            self.0
-                .checked_add_signed(length)
-                .unwrap_or(DateTime::<Utc>::MAX_UTC),
-        )
+        Self(self.0.checked_add_signed(length).unwrap_or(DateTime::<Utc>::MAX_UTC))
     }
 }
 
@@ -76,11 +72,7 @@ impl Sub<Duration> for Timestamp {
 
     fn sub(self, length: Duration) -> Self {
         let length = TimeDelta::from_std(length).unwrap_or(TimeDelta::MAX);
-        Self(
-            self.0
-                .checked_sub_signed(length)
-                .unwrap_or(DateTime::<Utc>::MIN_UTC),
-        )
+        Self(self.0.checked_sub_signed(length).unwrap_or(DateTime::<Utc>::MIN_UTC))
     }
 }
 
@@ -132,10 +124,7 @@ pub type SharedClock = Arc<dyn Clock>;
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the one place that asks the machine"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that asks the machine")]
     fn now(&self) -> Timestamp {
         Utc::now().into()
     }
@@ -153,20 +142,14 @@ impl ManualClock {
 
     /// Moves the clock on.
     pub fn advance(&self, length: Duration) {
-        let mut now = self
-            .0
-            .lock()
-            .expect("nothing panics while it holds the clock");
+        let mut now = self.0.lock().expect("nothing panics while it holds the clock");
         *now = *now + length;
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        *self
-            .0
-            .lock()
-            .expect("nothing panics while it holds the clock")
+        *self.0.lock().expect("nothing panics while it holds the clock")
     }
 }
 
@@ -189,10 +172,7 @@ mod tests {
         let time = Timestamp::from_seconds(1_700_000_000).unwrap();
         assert!(time + Duration::MAX > time);
         assert!(time - Duration::MAX < time);
-        assert_eq!(
-            (time + Duration::from_secs(5)).since(time),
-            Duration::from_secs(5)
-        );
+        assert_eq!((time + Duration::from_secs(5)).since(time), Duration::from_secs(5));
         assert_eq!(time.since(time + Duration::from_secs(5)), Duration::ZERO);
     }
 }

@@ -52,11 +52,7 @@ pub fn resolve(
 /// What [`resolve`] would give if any address were allowed: absolute ones stay as they are.
 pub(super) fn undecided(reference: &str, query: &[(String, String)]) -> String {
     let address = with_query(reference, query);
-    if is_absolute(&address) || address.starts_with('/') {
-        address
-    } else {
-        format!("/{address}")
-    }
+    if is_absolute(&address) || address.starts_with('/') { address } else { format!("/{address}") }
 }
 
 /// `reference` with `query` behind it.
@@ -107,10 +103,7 @@ pub(super) fn locate(api: &DownstreamApi, reference: &str) -> Result<Url, Addres
         Url::parse(reference)
     } else {
         let base = api.base_url.as_str().trim_end_matches('/');
-        Url::parse(&format!(
-            "{base}/{}",
-            reference.strip_prefix('/').unwrap_or(reference)
-        ))
+        Url::parse(&format!("{base}/{}", reference.strip_prefix('/').unwrap_or(reference)))
     };
     let url = url.map_err(|_| outside())?;
     match below(api, &url) {
@@ -121,10 +114,7 @@ pub(super) fn locate(api: &DownstreamApi, reference: &str) -> Result<Url, Addres
 
 /// Whether `reference` begins with a scheme (RFC 3986 3.1), and so is no path.
 pub(super) fn is_absolute(reference: &str) -> bool {
-    reference
-        .split(['/', '?', '#'])
-        .next()
-        .is_some_and(|first| first.contains(':'))
+    reference.split(['/', '?', '#']).next().is_some_and(|first| first.contains(':'))
 }
 
 /// Splits an absolute URI behind `://`; `None` for everything else.
@@ -147,9 +137,7 @@ fn below<'u>(api: &DownstreamApi, url: &'u Url) -> Option<&'u str> {
     if !(same_origin && plain && url.has_host()) {
         return None;
     }
-    url.path()
-        .strip_prefix(base.path().trim_end_matches('/'))?
-        .strip_prefix('/')
+    url.path().strip_prefix(base.path().trim_end_matches('/'))?.strip_prefix('/')
 }
 
 /// Whether a path segment, decoded as often as anybody on the way might, is more than a name.
@@ -166,9 +154,7 @@ fn is_ambiguous(segment: &str) -> bool {
         {
             return true;
         }
-        let decoded = percent_decode_str(&segment)
-            .decode_utf8_lossy()
-            .into_owned();
+        let decoded = percent_decode_str(&segment).decode_utf8_lossy().into_owned();
         if decoded == segment {
             return false;
         }
@@ -227,11 +213,7 @@ pub(super) mod tests {
             methods: Vec::new(),
             paths: Vec::new(),
             max_response_bytes: 1_048_576,
-            retry: RetryConfig {
-                max_attempts: 5,
-                initial: second,
-                max: second,
-            },
+            retry: RetryConfig { max_attempts: 5, initial: second, max: second },
             honours_idempotency_key: false,
             extra_token_parameters: std::collections::BTreeMap::new(),
         }
@@ -240,36 +222,16 @@ pub(super) mod tests {
     #[test]
     fn references_are_joined_to_the_base_as_text() {
         for (base, reference, path, whole) in [
-            (
-                "https://p.example",
-                "api/data",
-                "/api/data",
-                "https://p.example/api/data",
-            ),
-            (
-                "https://p.example/",
-                "/api/data",
-                "/api/data",
-                "https://p.example/api/data",
-            ),
-            (
-                "https://p.example/v1.0",
-                "me",
-                "/me",
-                "https://p.example/v1.0/me",
-            ),
+            ("https://p.example", "api/data", "/api/data", "https://p.example/api/data"),
+            ("https://p.example/", "/api/data", "/api/data", "https://p.example/api/data"),
+            ("https://p.example/v1.0", "me", "/me", "https://p.example/v1.0/me"),
             (
                 "https://p.example/v1.0/",
                 "/me?a=b%2Fc",
                 "/me?a=b%2Fc",
                 "https://p.example/v1.0/me?a=b%2Fc",
             ),
-            (
-                "https://p.example/v1",
-                "https://p.example/v1/me",
-                "/me",
-                "https://p.example/v1/me",
-            ),
+            ("https://p.example/v1", "https://p.example/v1/me", "/me", "https://p.example/v1/me"),
             (
                 "https://p.example/v1",
                 "HTTPS://P.example:443/v1/me",
@@ -277,12 +239,7 @@ pub(super) mod tests {
                 "https://p.example/v1/me",
             ),
             ("http://localhost:81", "me:run", "", ""),
-            (
-                "http://localhost:81",
-                "a/me:run",
-                "/a/me:run",
-                "http://localhost:81/a/me:run",
-            ),
+            ("http://localhost:81", "a/me:run", "/a/me:run", "http://localhost:81/a/me:run"),
             (
                 "https://p.example",
                 "a/50%25/ü",
@@ -290,12 +247,7 @@ pub(super) mod tests {
                 "https://p.example/a/50%25/%C3%BC",
             ),
             ("https://p.example", "", "/", "https://p.example/"),
-            (
-                "https://p.example",
-                "a/...",
-                "/a/...",
-                "https://p.example/a/...",
-            ),
+            ("https://p.example", "a/...", "/a/...", "https://p.example/a/..."),
         ] {
             let api = api(base);
             match resolve(&api, "GET", reference, &[]) {
@@ -398,10 +350,7 @@ pub(super) mod tests {
 
     #[test]
     fn query_names_and_values_are_encoded() {
-        let query = [
-            ("q".to_owned(), "a&b=c d#/..".to_owned()),
-            ("é".to_owned(), "\n".to_owned()),
-        ];
+        let query = [("q".to_owned(), "a&b=c d#/..".to_owned()), ("é".to_owned(), "\n".to_owned())];
         let api = api("https://p.example");
         let path = resolve(&api, "GET", "find?x=1", &query).unwrap();
         assert_eq!(path, "/find?x=1&q=a%26b%3Dc%20d%23%2F..&%C3%A9=%0A");
@@ -416,14 +365,7 @@ pub(super) mod tests {
         assert!(resolve(&api, "GET", "pets/1/name?x=1", &[]).is_ok());
         let post = resolve(&api, "POST", "api/a", &[]);
         assert_eq!(post, Err(AddressError::Method("POST".to_owned())));
-        for path in [
-            "apix/a",
-            "api",
-            "pets/name",
-            "pets//name",
-            "pets/1/2/name",
-            "admin/api/a",
-        ] {
+        for path in ["apix/a", "api", "pets/name", "pets//name", "pets/1/2/name", "admin/api/a"] {
             let path = resolve(&api, "GET", path, &[]);
             assert!(matches!(path, Err(AddressError::Path(_))), "{path:?}");
         }

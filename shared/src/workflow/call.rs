@@ -148,10 +148,7 @@ pub(super) fn output(
     };
     if is_error {
         let path = request.path.split('?').next().unwrap_or_default();
-        let detail = format!(
-            "{} {path} was answered with status {status}.",
-            request.method
-        );
+        let detail = format!("{} {path} was answered with status {status}.", request.method);
         return Err(WorkflowError::communication(status, detail));
     }
     match call.output {
@@ -203,27 +200,18 @@ fn content(response: &Response) -> Result<Value, WorkflowError> {
     if is_json(announced) {
         // `serde_json` itself refuses what is nested deeper than 128 levels.
         return serde_json::from_slice(&response.body).map_err(|error| {
-            wrong(format!(
-                "The answer is not the JSON it is announced as: {error}."
-            ))
+            wrong(format!("The answer is not the JSON it is announced as: {error}."))
         });
     }
     match std::str::from_utf8(&response.body) {
         Ok(text) => Ok(Value::String(text.to_owned())),
-        Err(_) => Err(wrong(
-            "The answer is not text in UTF-8; write `output: raw`.".to_owned(),
-        )),
+        Err(_) => Err(wrong("The answer is not text in UTF-8; write `output: raw`.".to_owned())),
     }
 }
 
 /// Whether a media type is JSON (RFC 8259 11, RFC 6839 3.1).
 fn is_json(content_type: &str) -> bool {
-    let media_type = content_type
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase();
+    let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     media_type == "application/json" || media_type == "text/json" || media_type.ends_with("+json")
 }
 
@@ -234,10 +222,7 @@ mod optional_json {
 
     use super::Json;
 
-    #[expect(
-        clippy::ref_option,
-        reason = "serde calls it with a reference to the field"
-    )]
+    #[expect(clippy::ref_option, reason = "serde calls it with a reference to the field")]
     pub(super) fn serialize<S: Serializer>(
         body: &Option<Value>,
         serializer: S,
@@ -270,22 +255,11 @@ mod tests {
             answer("application/json; charset=utf-8", b"{\"a\":1}").unwrap(),
             json!({"a": 1})
         );
-        assert_eq!(
-            answer("application/problem+json", b"[]").unwrap(),
-            json!([])
-        );
+        assert_eq!(answer("application/problem+json", b"[]").unwrap(), json!([]));
         assert_eq!(answer("text/plain", b"{}").unwrap(), json!("{}"));
         assert_eq!(answer("application/json", b"").unwrap(), json!(null));
-        assert_eq!(
-            answer("application/json", b"{\"a\":").unwrap_err().status,
-            502
-        );
-        assert_eq!(
-            answer("application/json", "[".repeat(200).as_bytes())
-                .unwrap_err()
-                .status,
-            502
-        );
+        assert_eq!(answer("application/json", b"{\"a\":").unwrap_err().status, 502);
+        assert_eq!(answer("application/json", "[".repeat(200).as_bytes()).unwrap_err().status, 502);
         assert_eq!(answer("text/plain", b"\xff").unwrap_err().status, 502);
     }
 
@@ -294,10 +268,7 @@ mod tests {
         let pairs_of = |value: Value| pairs("query", &value);
         let read = pairs_of(json!({"a": 1, "b": true, "c": "x", "d": null})).unwrap();
         let expected = [("a", "1"), ("b", "true"), ("c", "x")];
-        assert_eq!(
-            read,
-            expected.map(|(a, b)| (a.to_owned(), b.to_owned())).into()
-        );
+        assert_eq!(read, expected.map(|(a, b)| (a.to_owned(), b.to_owned())).into());
         assert!(pairs_of(json!({"a": [1]})).is_err());
         assert!(pairs_of(json!("a=b")).is_err());
     }

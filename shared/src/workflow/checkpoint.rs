@@ -73,11 +73,7 @@ pub(super) struct ListState {
 
 impl ListState {
     pub(super) fn begin(data: Value) -> Self {
-        Self {
-            at: 0,
-            data: Json(data),
-            task: None,
-        }
+        Self { at: 0, data: Json(data), task: None }
     }
 }
 
@@ -116,8 +112,6 @@ impl Serialize for Json {
 impl<'de> Deserialize<'de> for Json {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        serde_json::from_str(&text)
-            .map(Self)
-            .map_err(serde::de::Error::custom)
+        serde_json::from_str(&text).map(Self).map_err(serde::de::Error::custom)
     }
 }

@@ -54,11 +54,7 @@ fn micros(number: &str) -> Option<u64> {
         return None;
     }
     let fraction: u64 = format!("{fraction:0<6.6}").parse().ok()?;
-    whole
-        .parse::<u64>()
-        .ok()?
-        .checked_mul(1_000_000)?
-        .checked_add(fraction)
+    whole.parse::<u64>().ok()?.checked_mul(1_000_000)?.checked_add(fraction)
 }
 
 /// Reads a duration object, `{"minutes": 5}`.
@@ -75,16 +71,12 @@ pub(super) fn from_object(
     for (name, value) in object {
         let wrong = |detail| (Some(name.clone()), detail);
         let Some((_, milliseconds)) = UNITS.iter().find(|(unit, _)| unit == name) else {
-            return Err(wrong(
-                "A duration has `days, hours, minutes, seconds, milliseconds`.",
-            ));
+            return Err(wrong("A duration has `days, hours, minutes, seconds, milliseconds`."));
         };
         let Some(count) = value.as_u64() else {
             return Err(wrong("This must be a whole number, zero or more."));
         };
-        let length = count
-            .checked_mul(*milliseconds)
-            .and_then(|length| sum.checked_add(length));
+        let length = count.checked_mul(*milliseconds).and_then(|length| sum.checked_add(length));
         sum = length.ok_or_else(|| wrong("This is too long."))?;
     }
     Ok(Duration::from_millis(sum))

@@ -40,12 +40,7 @@ impl WorkflowError {
     pub fn communication(status: u16, detail: impl Into<String>) -> Self {
         let reason = http::StatusCode::from_u16(status).ok();
         let title = reason.and_then(|status| status.canonical_reason());
-        Self::new(
-            "communication",
-            status,
-            title.unwrap_or("Communication error"),
-            detail,
-        )
+        Self::new("communication", status, title.unwrap_or("Communication error"), detail)
     }
 
     /// No token can be had for a call, and nothing the user does would change that.
@@ -93,9 +88,7 @@ impl WorkflowError {
         if self.instance.is_none() {
             self.instance = Some(pointer.to_owned());
         }
-        let patch = dsl
-            .strip_prefix("1.0.")
-            .and_then(|patch| patch.parse::<u32>().ok());
+        let patch = dsl.strip_prefix("1.0.").and_then(|patch| patch.parse::<u32>().ok());
         if patch.is_some_and(|patch| patch > 3)
             && let Some(kind) = self.kind.strip_prefix(TYPES)
         {

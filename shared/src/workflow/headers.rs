@@ -30,9 +30,7 @@ const RESERVED_BEGINNINGS: [&str; 3] = ["proxy-", "x-forwarded-", "x-http-method
 pub(super) fn is_reserved(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     RESERVED.contains(&name.as_str())
-        || RESERVED_BEGINNINGS
-            .iter()
-            .any(|beginning| name.starts_with(beginning))
+        || RESERVED_BEGINNINGS.iter().any(|beginning| name.starts_with(beginning))
 }
 
 /// Whether `name` can be the name of a header (RFC 9110 5.1).
@@ -51,30 +49,13 @@ mod tests {
 
     #[test]
     fn reserved_names_are_found_in_any_case() {
-        for name in [
-            "Authorization",
-            "HOST",
-            "Proxy-Anything",
-            "x-forwarded-for",
-            "TE",
-        ] {
+        for name in ["Authorization", "HOST", "Proxy-Anything", "x-forwarded-for", "TE"] {
             assert!(is_reserved(name), "{name}");
         }
-        for name in [
-            "X-HTTP-Method-Override",
-            "x-http-method",
-            "X-Rewrite-URL",
-            "Trailer",
-        ] {
+        for name in ["X-HTTP-Method-Override", "x-http-method", "X-Rewrite-URL", "Trailer"] {
             assert!(is_reserved(name), "{name}");
         }
-        for name in [
-            "Accept",
-            "Content-Type",
-            "If-Match",
-            "X-Request-Id",
-            "Prefer",
-        ] {
+        for name in ["Accept", "Content-Type", "If-Match", "X-Request-Id", "Prefer"] {
             assert!(!is_reserved(name), "{name}");
         }
     }

@@ -29,32 +29,20 @@ pub struct Problem {
 pub fn parse_json(text: &[u8]) -> Result<Value, Problem> {
     let mut pointer = String::new();
     let mut json = serde_json::Deserializer::from_slice(text);
-    let value = Reader {
-        pointer: &mut pointer,
-        depth: 0,
-    }
-    .deserialize(&mut json);
+    let value = Reader { pointer: &mut pointer, depth: 0 }.deserialize(&mut json);
     match value.and_then(|value| json.end().map(|()| value)) {
         Ok(value) => Ok(value),
-        Err(error) => Err(Problem {
-            pointer,
-            detail: format!("Not valid JSON: {error}."),
-        }),
+        Err(error) => Err(Problem { pointer, detail: format!("Not valid JSON: {error}.") }),
     }
 }
 
 /// Reads YAML 1.2: like [`parse_json`]; `yes` and `n` are strings, aliases that multiply are refused.
 pub fn parse_yaml(text: &str) -> Result<Value, Problem> {
-    let failed = |detail: &str| Problem {
-        pointer: String::new(),
-        detail: detail.to_owned(),
-    };
+    let failed = |detail: &str| Problem { pointer: String::new(), detail: detail.to_owned() };
     std::thread::scope(|scope| {
         let parser = std::thread::Builder::new().stack_size(YAML_STACK_BYTES);
         match parser.spawn_scoped(scope, || read_yaml(text)) {
-            Ok(thread) => thread
-                .join()
-                .unwrap_or_else(|_| Err(failed("Not valid YAML."))),
+            Ok(thread) => thread.join().unwrap_or_else(|_| Err(failed("Not valid YAML."))),
             Err(error) => Err(failed(&format!("No thread to read YAML with: {error}."))),
         }
     })
@@ -74,16 +62,9 @@ fn read_yaml(text: &str) -> Result<Value, Problem> {
     };
     let mut pointer = String::new();
     let value = serde_saphyr::with_deserializer_from_str_with_options(text, options, |yaml| {
-        Reader {
-            pointer: &mut pointer,
-            depth: 0,
-        }
-        .deserialize(yaml)
+        Reader { pointer: &mut pointer, depth: 0 }.deserialize(yaml)
     });
-    value.map_err(|error| Problem {
-        pointer,
-        detail: format!("Not valid YAML: {error}."),
-    })
+    value.map_err(|error| Problem { pointer, detail: format!("Not valid YAML: {error}.") })
 }
 
 /// Whether objects and arrays stand deeper in each other than [`JSON_DEPTH`].
@@ -119,10 +100,7 @@ impl Reader<'_> {
         if self.depth < JSON_DEPTH {
             Ok(self.depth + 1)
         } else {
-            Err(E::custom(format_args!(
-                "nested deeper than {} levels",
-                JSON_DEPTH + 1
-            )))
+            Err(E::custom(format_args!("nested deeper than {} levels", JSON_DEPTH + 1)))
         }
     }
 }
@@ -185,10 +163,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
         let mut array = Vec::new();
         loop {
             push_token(self.pointer, &array.len().to_string());
-            let reader = Reader {
-                pointer: &mut *self.pointer,
-                depth,
-            };
+            let reader = Reader { pointer: &mut *self.pointer, depth };
             let item = items.next_element_seed(reader)?;
             self.pointer.truncate(here);
             match item {
@@ -207,10 +182,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
             if object.contains_key(&key) {
                 return Err(A::Error::custom(format_args!("duplicate key `{key}`")));
             }
-            let reader = Reader {
-                pointer: &mut *self.pointer,
-                depth,
-            };
+            let reader = Reader { pointer: &mut *self.pointer, depth };
             let value = fields.next_value_seed(reader)?;
             self.pointer.truncate(here);
             object.insert(key, value);
@@ -231,11 +203,7 @@ mod tests {
     fn a_key_that_stands_twice_is_refused_with_its_place() {
         let problem = parse_json(br#"{"a": [{"b": 1, "b": 2}]}"#).unwrap_err();
         assert_eq!(problem.pointer, "/a/0/b");
-        assert!(
-            problem.detail.contains("duplicate key `b`"),
-            "{}",
-            problem.detail
-        );
+        assert!(problem.detail.contains("duplicate key `b`"), "{}", problem.detail);
         assert!(parse_yaml("a: 1\na: 2\n").is_err());
     }
 
@@ -274,9 +242,6 @@ mod tests {
     fn what_follows_the_value_is_refused() {
         assert!(parse_json(b"{} {}").is_err());
         assert!(parse_json(b"").is_err());
-        assert_eq!(
-            parse_json(b" [1, -2, 0.5, null] ").unwrap(),
-            json!([1, -2, 0.5, null])
-        );
+        assert_eq!(parse_json(b" [1, -2, 0.5, null] ").unwrap(), json!([1, -2, 0.5, null]));
     }
 }

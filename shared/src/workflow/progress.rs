@@ -39,11 +39,7 @@ impl Checkpoint {
         Progress {
             tasks: if running { vec![pointer] } else { Vec::new() },
             // Without jumps, all that stands before is done, be it finished or left by `exit`.
-            completed: if total.is_some() {
-                before
-            } else {
-                self.completed
-            },
+            completed: if total.is_some() { before } else { self.completed },
             total,
         }
     }

@@ -4,11 +4,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 /// Everything but the unreserved characters (RFC 3986 2.3).
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A literal address, split at its placeholders (RFC 6570 level 1).
 #[derive(Debug)]
@@ -37,10 +33,7 @@ impl UriTemplate {
         if start.contains('}') || placeholders.iter().any(|(_, text)| text.contains('}')) {
             return Err("A `}` has no `{`.".to_owned());
         }
-        Ok(Self {
-            start,
-            placeholders,
-        })
+        Ok(Self { start, placeholders })
     }
 
     /// Whether it is the same for every input.
@@ -100,13 +93,9 @@ mod tests {
     #[test]
     fn a_missing_value_is_an_error() {
         let template = UriTemplate::parse("pets/{id}").unwrap();
-        for input in [
-            json!({}),
-            json!(1),
-            json!({"id": null}),
-            json!({"id": [1]}),
-            json!({"id": ""}),
-        ] {
+        for input in
+            [json!({}), json!(1), json!({"id": null}), json!({"id": [1]}), json!({"id": ""})]
+        {
             assert!(template.expand(&input).is_err(), "{input}");
         }
     }

@@ -21,9 +21,7 @@ const NEEDS_API: &str =
 
 impl Checker<'_> {
     pub(super) fn http_call(&mut self, value: &Value, place: &Place) -> Option<HttpCall> {
-        let known = [
-            "method", "endpoint", "headers", "query", "body", "output", "redirect",
-        ];
+        let known = ["method", "endpoint", "headers", "query", "body", "output", "redirect"];
         let fields = self.fields(value, place, &known, |_| None)?;
         let method = self.required(&fields, "method").and_then(|(value, place)| {
             let method = self.string(value, &place)?.to_ascii_uppercase();
@@ -38,9 +36,8 @@ impl Checker<'_> {
             .and_then(|(value, place)| self.endpoint(value, &place, method.as_ref()));
         let headers = self.pairs(&fields, "headers");
         let query = self.pairs(&fields, "query");
-        let body = fields
-            .get("body")
-            .and_then(|(value, place)| self.template(value, &place, Scope::Task));
+        let body =
+            fields.get("body").and_then(|(value, place)| self.template(value, &place, Scope::Task));
         let output = self.output(&fields);
         let redirect = match fields.get("redirect") {
             Some((Value::Bool(redirect), _)) => *redirect,
@@ -51,16 +48,7 @@ impl Checker<'_> {
             None => false,
         };
         let (api, address) = endpoint?;
-        Some(HttpCall {
-            method: method?.0,
-            address,
-            api,
-            headers,
-            query,
-            body,
-            output,
-            redirect,
-        })
+        Some(HttpCall { method: method?.0, address, api, headers, query, body, output, redirect })
     }
 
     /// The API that is called, and the address.
@@ -83,9 +71,7 @@ impl Checker<'_> {
         let text = self.string(uri, &uri_place)?;
         let address = match whole_expression(text) {
             Ok(None) => Address::Literal(
-                UriTemplate::parse(text)
-                    .map_err(|detail| self.refuse(&uri_place, detail))
-                    .ok()?,
+                UriTemplate::parse(text).map_err(|detail| self.refuse(&uri_place, detail)).ok()?,
             ),
             _ => Address::Computed(self.expression(text, &uri_place, Scope::Task)?),
         };
@@ -93,18 +79,13 @@ impl Checker<'_> {
             (Some(api), _) => api?,
             (None, Address::Literal(template)) => self.api_of(&template.sample(), &uri_place)?,
             (None, Address::Computed(_)) => {
-                self.refuse(
-                    &uri_place,
-                    "A computed endpoint needs `authentication.use`.",
-                );
+                self.refuse(&uri_place, "A computed endpoint needs `authentication.use`.");
                 return None;
             }
         };
-        if let (Some(configured), Address::Literal(template), Some((method, method_place))) = (
-            self.configuration.and_then(|apis| apis.get(&api)),
-            &address,
-            method,
-        ) {
+        if let (Some(configured), Address::Literal(template), Some((method, method_place))) =
+            (self.configuration.and_then(|apis| apis.get(&api)), &address, method)
+        {
             match address::resolve(configured, method, &template.sample(), &[]) {
                 // A path with a placeholder is decided when it is filled in.
                 Err(AddressError::Path(_)) if !template.is_literal() => {}
@@ -137,10 +118,7 @@ impl Checker<'_> {
             None => !name.is_empty() && !name.contains("${"),
         };
         if !is_known {
-            self.refuse(
-                &place,
-                format!("`{name}` is not a configured downstream API."),
-            );
+            self.refuse(&place, format!("`{name}` is not a configured downstream API."));
             return None;
         }
         Some(name.to_owned())
@@ -169,10 +147,7 @@ impl Checker<'_> {
             }
             several => {
                 let names = several.join("`, `");
-                self.refuse(
-                    place,
-                    format!("This is below the base URL of `{names}`. {NEEDS_API}"),
-                );
+                self.refuse(place, format!("This is below the base URL of `{names}`. {NEEDS_API}"));
                 None
             }
         }
@@ -213,10 +188,7 @@ impl Checker<'_> {
     }
 
     fn output(&mut self, fields: &Fields) -> Output {
-        match fields
-            .get("output")
-            .map(|(value, place)| (value.as_str(), place))
-        {
+        match fields.get("output").map(|(value, place)| (value.as_str(), place)) {
             None | Some((Some("content"), _)) => Output::Content,
             Some((Some("response"), _)) => Output::Response,
             Some((Some("raw"), _)) => Output::Raw,
@@ -230,14 +202,9 @@ impl Checker<'_> {
 
 /// Names of the APIs with the longest base URL above `uri`.
 fn apis_above<'a>(apis: &'a DownstreamApis, uri: &str) -> Vec<&'a str> {
-    let above = apis
-        .iter()
-        .filter(|(_, api)| address::locate(api, uri).is_ok());
+    let above = apis.iter().filter(|(_, api)| address::locate(api, uri).is_ok());
     let length =
         |api: &crate::config::DownstreamApi| api.base_url.path().trim_end_matches('/').len();
     let longest = above.clone().map(|(_, api)| length(api)).max();
-    above
-        .filter(|(_, api)| Some(length(api)) == longest)
-        .map(|(name, _)| name.as_str())
-        .collect()
+    above.filter(|(_, api)| Some(length(api)) == longest).map(|(name, _)| name.as_str()).collect()
 }

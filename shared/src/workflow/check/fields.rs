@@ -34,9 +34,7 @@ pub(super) struct Fields<'v> {
 
 impl<'v> Fields<'v> {
     pub(super) fn get(&self, name: &str) -> Option<(&'v Value, Place)> {
-        self.object
-            .get(name)
-            .map(|value| (value, self.place.at(name)))
+        self.object.get(name).map(|value| (value, self.place.at(name)))
     }
 }
 
@@ -56,10 +54,7 @@ impl Checker<'_> {
                 self.refuse(&place.at(name), detail);
             }
         }
-        Some(Fields {
-            object,
-            place: place.clone(),
-        })
+        Some(Fields { object, place: place.clone() })
     }
 
     pub(super) fn required<'v>(

@@ -28,13 +28,8 @@ pub fn check(
     apis: Option<&DownstreamApis>,
 ) -> Result<Workflow, Vec<Problem>> {
     let root = Place::default();
-    let mut checker = Checker {
-        limits,
-        configuration: apis,
-        problems: Vec::new(),
-        tasks: 0,
-        apis: Vec::new(),
-    };
+    let mut checker =
+        Checker { limits, configuration: apis, problems: Vec::new(), tasks: 0, apis: Vec::new() };
     let workflow = if is_too_deep(document) {
         checker.refuse(&root, "The document is nested deeper than 128 levels.");
         None
@@ -58,10 +53,7 @@ struct Checker<'a> {
 
 impl Checker<'_> {
     fn refuse(&mut self, place: &Place, detail: impl Into<String>) {
-        self.problems.push(Problem {
-            pointer: place.to_string(),
-            detail: detail.into(),
-        });
+        self.problems.push(Problem { pointer: place.to_string(), detail: detail.into() });
     }
 
     fn workflow(&mut self, document: &Value, root: &Place) -> Option<Workflow> {
@@ -78,9 +70,7 @@ impl Checker<'_> {
         if let Some((value, place)) = fields.get("use") {
             self.fields(value, &place, &[], |name| Some(refusals::reusable(name)));
         }
-        let tasks = self
-            .required(&fields, "do")
-            .map(|(value, place)| self.tasks(value, &place, 1));
+        let tasks = self.required(&fields, "do").map(|(value, place)| self.tasks(value, &place, 1));
         let output_as = self.filter(&fields, "output", "as", Scope::WorkflowOutput);
         if let Some((value, place)) = fields.get("evaluate") {
             self.evaluate(value, &place);
@@ -107,16 +97,7 @@ impl Checker<'_> {
 
     /// `document`: its `dsl`, `namespace`, `name` and `version`.
     fn header(&mut self, value: &Value, place: &Place) -> Option<[String; 4]> {
-        let known = [
-            "dsl",
-            "namespace",
-            "name",
-            "version",
-            "title",
-            "summary",
-            "tags",
-            "metadata",
-        ];
+        let known = ["dsl", "namespace", "name", "version", "title", "summary", "tags", "metadata"];
         let fields = self.fields(value, place, &known, |_| None)?;
         for name in ["title", "summary"] {
             if let Some((value, place)) = fields.get(name) {
@@ -206,10 +187,7 @@ impl Checker<'_> {
                     .enumerate()
                     .map(|(index, item)| self.template(item, &place.at(&index), scope))
                     .collect();
-                items
-                    .into_iter()
-                    .collect::<Option<_>>()
-                    .map(Template::Array)
+                items.into_iter().collect::<Option<_>>().map(Template::Array)
             }
             Value::Object(fields) => {
                 let fields: Vec<_> = fields
@@ -218,10 +196,7 @@ impl Checker<'_> {
                         Some((key.clone(), self.template(field, &place.at(key), scope)?))
                     })
                     .collect();
-                fields
-                    .into_iter()
-                    .collect::<Option<_>>()
-                    .map(Template::Object)
+                fields.into_iter().collect::<Option<_>>().map(Template::Object)
             }
             literal => Some(Template::Literal(literal.clone())),
         }
@@ -252,12 +227,9 @@ fn is_semantic_version(text: &str) -> bool {
             !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
         })
     };
-    let (text, build) = text
-        .split_once('+')
-        .map_or((text, None), |(text, build)| (text, Some(build)));
-    let (core, pre) = text
-        .split_once('-')
-        .map_or((text, None), |(core, pre)| (core, Some(pre)));
+    let (text, build) =
+        text.split_once('+').map_or((text, None), |(text, build)| (text, Some(build)));
+    let (core, pre) = text.split_once('-').map_or((text, None), |(core, pre)| (core, Some(pre)));
     let numbers: Vec<_> = core.split('.').collect();
     numbers.len() == 3
         && numbers.into_iter().all(is_number)

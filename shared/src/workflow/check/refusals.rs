@@ -3,9 +3,8 @@
 use serde_json::Value;
 
 /// Kinds of task that are not supported yet or never will be.
-pub(super) const TASKS: [&str; 8] = [
-    "fork", "for", "switch", "try", "raise", "listen", "emit", "run",
-];
+pub(super) const TASKS: [&str; 8] =
+    ["fork", "for", "switch", "try", "raise", "listen", "emit", "run"];
 
 /// Properties that belong to such a kind.
 pub(super) const TASK_PROPERTIES: [&str; 3] = ["while", "catch", "foreach"];

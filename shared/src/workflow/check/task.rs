@@ -39,10 +39,7 @@ impl Checker<'_> {
                 1 => item.iter().next(),
                 _ => None,
             }) else {
-                self.refuse(
-                    &place,
-                    "Write one task here, as an object with the task's name.",
-                );
+                self.refuse(&place, "Write one task here, as an object with the task's name.");
                 continue;
             };
             let place = place.at(name);
@@ -55,10 +52,7 @@ impl Checker<'_> {
             if names.iter().position(|each| each == name) != Some(index)
                 && names.len() == items.len()
             {
-                self.refuse(
-                    &place,
-                    format!("There is another task `{name}` in this list."),
-                );
+                self.refuse(&place, format!("There is another task `{name}` in this list."));
             }
             tasks.extend(self.task(name, task, &place, &names, nesting));
         }
@@ -74,9 +68,7 @@ impl Checker<'_> {
         nesting: usize,
     ) -> Option<Task> {
         let object = self.object(value, place)?;
-        let refused = refusals::TASKS
-            .into_iter()
-            .find(|kind| object.contains_key(*kind));
+        let refused = refusals::TASKS.into_iter().find(|kind| object.contains_key(*kind));
         if let Some(kind) = refused {
             self.refuse(&place.at(kind), refusals::task(kind, &object[kind]));
         }
@@ -85,12 +77,7 @@ impl Checker<'_> {
                 && (refusals::TASK_PROPERTIES.contains(&name) || refusals::TASKS.contains(&name))
         };
         let mut known = [&COMMON[..], &KINDS[..], &["with"]].concat();
-        known.extend(
-            object
-                .keys()
-                .map(String::as_str)
-                .filter(|name| is_companion(name)),
-        );
+        known.extend(object.keys().map(String::as_str).filter(|name| is_companion(name)));
         if object.contains_key("wait") || object.contains_key("do") || object.contains_key("set") {
             known.retain(|name| *name != "with");
         }
@@ -103,36 +90,22 @@ impl Checker<'_> {
             self.expression(text, &place, Scope::Task)
         });
         let input_from = self.filter(&fields, "input", "from", Scope::TaskInput);
-        let activity = if refused.is_some() {
-            None
-        } else {
-            self.activity(&fields, nesting)
-        };
+        let activity = if refused.is_some() { None } else { self.activity(&fields, nesting) };
         let output_as = self.filter(&fields, "output", "as", Scope::Task);
         let export_as = self.filter(&fields, "export", "as", Scope::Export);
-        let then = fields.get("then").map_or(Then::Continue, |(value, place)| {
-            self.then(value, &place, beside)
-        });
+        let then = fields
+            .get("then")
+            .map_or(Then::Continue, |(value, place)| self.then(value, &place, beside));
         if let Some((value, place)) = fields.get("metadata") {
             self.object(value, &place);
         }
         let name = name.to_owned();
-        Some(Task {
-            name,
-            condition,
-            input_from,
-            activity: activity?,
-            output_as,
-            export_as,
-            then,
-        })
+        Some(Task { name, condition, input_from, activity: activity?, output_as, export_as, then })
     }
 
     fn activity(&mut self, fields: &Fields, nesting: usize) -> Option<Activity> {
-        let kinds: Vec<_> = KINDS
-            .into_iter()
-            .filter(|kind| fields.object.contains_key(*kind))
-            .collect();
+        let kinds: Vec<_> =
+            KINDS.into_iter().filter(|kind| fields.object.contains_key(*kind)).collect();
         let [kind] = kinds[..] else {
             let detail = match kinds[..] {
                 [] => format!("A task has one of `{}`.", KINDS.join("`, `")),
@@ -166,10 +139,7 @@ impl Checker<'_> {
             _ => false,
         };
         if !is_valid {
-            self.refuse(
-                place,
-                "This must be an object with properties or an expression `${ … }`.",
-            );
+            self.refuse(place, "This must be an object with properties or an expression `${ … }`.");
             return None;
         }
         self.template(value, place, Scope::Task)
@@ -178,26 +148,17 @@ impl Checker<'_> {
     fn delay(&mut self, value: &Value, place: &Place) -> Option<Delay> {
         let length = match value {
             Value::Object(object) => duration::from_object(object).map_err(|(property, detail)| {
-                (
-                    property.map_or_else(|| place.clone(), |name| place.at(&name)),
-                    detail,
-                )
+                (property.map_or_else(|| place.clone(), |name| place.at(&name)), detail)
             }),
             Value::String(text) if text.contains("${") => {
-                return self
-                    .expression(text, place, Scope::Task)
-                    .map(Delay::Computed);
+                return self.expression(text, place, Scope::Task).map(Delay::Computed);
             }
             Value::String(text) => duration::parse_iso8601(text).ok_or_else(|| {
-                (
-                    place.clone(),
-                    "Write a duration without years and months, e.g. `PT5M`.",
-                )
+                (place.clone(), "Write a duration without years and months, e.g. `PT5M`.")
             }),
-            _ => Err((
-                place.clone(),
-                "This must be a duration, e.g. `{\"minutes\": 5}` or `PT5M`.",
-            )),
+            _ => {
+                Err((place.clone(), "This must be a duration, e.g. `{\"minutes\": 5}` or `PT5M`."))
+            }
         };
         match length {
             Ok(length) if length > self.limits.max_deadline => {
@@ -235,9 +196,7 @@ fn name(item: &Value) -> Option<&str> {
 
 fn is_name(text: &str) -> bool {
     let mut characters = text.chars();
-    characters
-        .next()
-        .is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
+    characters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
         && text.len() <= 64
         && characters.all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
 }

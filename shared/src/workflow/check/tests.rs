@@ -60,13 +60,8 @@ fn sample() -> Value {
 }
 
 fn problems(document: &Value) -> Vec<(String, String)> {
-    let problems = check(document, &Limits::default(), Some(&apis()))
-        .err()
-        .unwrap_or_default();
-    problems
-        .into_iter()
-        .map(|problem| (problem.pointer, problem.detail))
-        .collect()
+    let problems = check(document, &Limits::default(), Some(&apis())).err().unwrap_or_default();
+    problems.into_iter().map(|problem| (problem.pointer, problem.detail)).collect()
 }
 
 /// A document with this one task.
@@ -95,15 +90,7 @@ fn the_sample_is_accepted() {
 fn no_property_can_be_misspelt() {
     /// Pointers of all objects of the document whose properties are not free.
     fn properties(value: &Value, pointer: &str, found: &mut Vec<String>) {
-        let free = [
-            "/tags",
-            "/metadata",
-            "/headers",
-            "/query",
-            "/body",
-            "/set",
-            "/input/from",
-        ];
+        let free = ["/tags", "/metadata", "/headers", "/query", "/body", "/set", "/input/from"];
         match value {
             _ if free.iter().any(|end| pointer.ends_with(end)) => {}
             Value::Object(fields) => {
@@ -130,19 +117,12 @@ fn no_property_can_be_misspelt() {
             continue;
         }
         let mut document = sample();
-        let object = document
-            .pointer_mut(parent)
-            .unwrap()
-            .as_object_mut()
-            .unwrap();
+        let object = document.pointer_mut(parent).unwrap().as_object_mut().unwrap();
         let value = object.remove(key).unwrap();
         object.insert(format!("{key}s"), value);
         let found = problems(&document);
         let place = format!("{pointer}s");
-        assert!(
-            found.iter().any(|(pointer, _)| *pointer == place),
-            "{place}: {found:?}"
-        );
+        assert!(found.iter().any(|(pointer, _)| *pointer == place), "{place}: {found:?}");
         refused += 1;
     }
     assert!(refused > 40, "{refused}");
@@ -161,10 +141,7 @@ fn all_problems_come_at_once() {
             { "3": { "do": [] } }
         ]
     });
-    let pointers: Vec<_> = problems(&document)
-        .into_iter()
-        .map(|(pointer, _)| pointer)
-        .collect();
+    let pointers: Vec<_> = problems(&document).into_iter().map(|(pointer, _)| pointer).collect();
     let expected = [
         "/schedule",
         "/document/dsl",
@@ -187,34 +164,14 @@ fn all_problems_come_at_once() {
 #[test]
 fn constructs_outside_the_subset_are_refused_by_name() {
     let not_yet = |name: &str| format!("`{name}` is not supported yet.");
-    refused(
-        &json!({"fork": {"branches": []}}),
-        "/do/0/x/fork",
-        &not_yet("fork"),
-    );
-    refused(
-        &json!({"for": {"in": ".a"}, "do": []}),
-        "/do/0/x/for",
-        &not_yet("for"),
-    );
-    refused(
-        &json!({"for": {"in": ".a"}, "while": ".", "do": []}),
-        "/do/0/x/for",
-        &not_yet("for"),
-    );
+    refused(&json!({"fork": {"branches": []}}), "/do/0/x/fork", &not_yet("fork"));
+    refused(&json!({"for": {"in": ".a"}, "do": []}), "/do/0/x/for", &not_yet("for"));
+    refused(&json!({"for": {"in": ".a"}, "while": ".", "do": []}), "/do/0/x/for", &not_yet("for"));
     refused(&json!({"switch": []}), "/do/0/x/switch", &not_yet("switch"));
-    refused(
-        &json!({"try": [], "catch": {}}),
-        "/do/0/x/try",
-        &not_yet("try"),
-    );
+    refused(&json!({"try": [], "catch": {}}), "/do/0/x/try", &not_yet("try"));
     refused(&json!({"raise": {}}), "/do/0/x/raise", &not_yet("raise"));
     refused(&json!({"emit": {}}), "/do/0/x/emit", &not_yet("emit"));
-    refused(
-        &json!({"run": {"workflow": {}}}),
-        "/do/0/x/run",
-        &not_yet("run.workflow"),
-    );
+    refused(&json!({"run": {"workflow": {}}}), "/do/0/x/run", &not_yet("run.workflow"));
     refused(
         &json!({"run": {"script": {}}}),
         "/do/0/x/run",
@@ -236,31 +193,14 @@ fn constructs_outside_the_subset_are_refused_by_name() {
         "`schema` is not supported yet; the data would not be checked.",
     );
     for (function, detail) in [
-        (
-            "openapi",
-            "`call: openapi` is not supported yet; use `call: http`.",
-        ),
+        ("openapi", "`call: openapi` is not supported yet; use `call: http`."),
         ("grpc", "`call: grpc` is not supported; use `call: http`."),
-        (
-            "log:1.0@catalog",
-            "Definitions are never fetched from elsewhere.",
-        ),
-        (
-            "x",
-            "`call: x` is neither `http` nor a function known here.",
-        ),
+        ("log:1.0@catalog", "Definitions are never fetched from elsewhere."),
+        ("x", "`call: x` is neither `http` nor a function known here."),
     ] {
-        refused(
-            &json!({"call": function, "with": {}}),
-            "/do/0/x/call",
-            detail,
-        );
+        refused(&json!({"call": function, "with": {}}), "/do/0/x/call", detail);
     }
-    refused(
-        &json!({"if": "."}),
-        "/do/0/x",
-        "A task has one of `do`, `call`, `set`, `wait`.",
-    );
+    refused(&json!({"if": "."}), "/do/0/x", "A task has one of `do`, `call`, `set`, `wait`.");
     refused(
         &json!({"set": {"a": 1}, "wait": "PT1S"}),
         "/do/0/x",
@@ -280,49 +220,17 @@ fn endpoints_lead_to_configured_apis_only() {
         ("get", named("api/{id}", "PartnerAPI"), ""),
         ("get", named("{any}/thing", "PartnerAPI"), ""),
         ("get", named("${ .url }", "PartnerAPI"), ""),
-        (
-            "get",
-            named("https://partnerapi.example.com/api/x", "PartnerAPI"),
-            "",
-        ),
+        ("get", named("https://partnerapi.example.com/api/x", "PartnerAPI"), ""),
         ("get", json!("https://graph.example.com/v1.0/me"), ""),
-        (
-            "get",
-            json!({"uri": "https://partnerapi.example.com/v2/{id}?a={b}"}),
-            "",
-        ),
-        (
-            "post",
-            json!("https://partnerapi.example.com/v2/x"),
-            "/do/0/x/with/method",
-        ),
+        ("get", json!({"uri": "https://partnerapi.example.com/v2/{id}?a={b}"}), ""),
+        ("post", json!("https://partnerapi.example.com/v2/x"), "/do/0/x/with/method"),
         ("get", named("admin", "PartnerAPI"), uri),
         ("get", named("api/../admin", "PartnerAPI"), uri),
-        (
-            "get",
-            named("https://evil.example/api/x", "PartnerAPI"),
-            uri,
-        ),
-        (
-            "get",
-            named("api/x", "PartnerApi"),
-            "/do/0/x/with/endpoint/authentication/use",
-        ),
-        (
-            "get",
-            json!("https://graph.example.com/v1.0x/me"),
-            "/do/0/x/with/endpoint",
-        ),
-        (
-            "get",
-            json!("https://{host}/v1.0/me"),
-            "/do/0/x/with/endpoint",
-        ),
-        (
-            "get",
-            json!("https://graph.example.com{x}/v1.0/me"),
-            "/do/0/x/with/endpoint",
-        ),
+        ("get", named("https://evil.example/api/x", "PartnerAPI"), uri),
+        ("get", named("api/x", "PartnerApi"), "/do/0/x/with/endpoint/authentication/use"),
+        ("get", json!("https://graph.example.com/v1.0x/me"), "/do/0/x/with/endpoint"),
+        ("get", json!("https://{host}/v1.0/me"), "/do/0/x/with/endpoint"),
+        ("get", json!("https://graph.example.com{x}/v1.0/me"), "/do/0/x/with/endpoint"),
         ("get", json!("api/data"), "/do/0/x/with/endpoint"),
         ("get", json!({"uri": "${ .url }"}), uri),
         ("get", json!("${ .url }"), "/do/0/x/with/endpoint"),
@@ -357,33 +265,19 @@ fn headers_of_the_platform_cannot_be_set() {
     let found = problems(&with_task(&json!({"call": "http", "with": with})));
     let pointers: Vec<_> = found.iter().map(|(pointer, _)| pointer.as_str()).collect();
     let headers = "/do/0/x/with/headers";
-    assert_eq!(
-        pointers,
-        ["authorization", "a b", "d"].map(|name| format!("{headers}/{name}"))
-    );
+    assert_eq!(pointers, ["authorization", "a b", "d"].map(|name| format!("{headers}/{name}")));
 }
 
 #[test]
 fn limits_are_kept() {
-    let limits = Limits {
-        tasks: 2,
-        nesting: 2,
-        expression_bytes: 10,
-        ..Limits::default()
-    };
+    let limits = Limits { tasks: 2, nesting: 2, expression_bytes: 10, ..Limits::default() };
     let pointers = |document: &Value| {
         let problems = check(document, &limits, None).err().unwrap_or_default();
-        problems
-            .into_iter()
-            .map(|problem| problem.pointer)
-            .collect::<Vec<_>>()
+        problems.into_iter().map(|problem| problem.pointer).collect::<Vec<_>>()
     };
     let set = |value: &str| json!({"set": {"a": value}});
     assert_eq!(pointers(&with_task(&set("${ .a }"))), [""; 0]);
-    assert_eq!(
-        pointers(&with_task(&set("${ .aaaaaaaaaa }"))),
-        ["/do/0/x/set/a"]
-    );
+    assert_eq!(pointers(&with_task(&set("${ .aaaaaaaaaa }"))), ["/do/0/x/set/a"]);
     let mut document = with_task(&set("a"));
     document["do"] = json!([{"a": set("")}, {"b": set("")}, {"c": set("")}]);
     assert_eq!(pointers(&document), ["/do/2"]);
@@ -397,29 +291,20 @@ fn totals_count_tasks_that_do_something() {
     assert_eq!(total(&with_task(&json!({"wait": "PT1S"}))), Some(1));
     let inner = json!([{"a": {"wait": "PT1S"}}, {"b": {"wait": "PT1S", "then": "end"}}]);
     assert_eq!(total(&with_task(&json!({"do": inner}))), Some(2));
-    assert_eq!(
-        total(&with_task(&json!({"wait": "PT1S", "then": "x"}))),
-        None
-    );
+    assert_eq!(total(&with_task(&json!({"wait": "PT1S", "then": "x"}))), None);
 }
 
 /// The specification's published files, which are not part of this repository.
 fn published(folder: &str) -> Option<Vec<(String, String)>> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("../../shared/open-workflow")
-        .join(folder);
+    let path =
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/open-workflow").join(folder);
     let Ok(entries) = fs::read_dir(&path) else {
         println!("skipped: not here");
         return None;
     };
     let mut files: Vec<_> = entries
         .map(|entry| entry.unwrap())
-        .filter(|entry| {
-            entry
-                .path()
-                .extension()
-                .is_some_and(|extension| extension == "yaml")
-        })
+        .filter(|entry| entry.path().extension().is_some_and(|extension| extension == "yaml"))
         .map(|entry| {
             let name = entry.file_name().into_string().unwrap();
             (name, fs::read_to_string(entry.path()).unwrap())
@@ -437,10 +322,7 @@ fn published_examples_are_accepted_or_refused_by_name() {
     let mut accepted = Vec::new();
     for (name, text) in &examples {
         let document = parse_yaml(text).unwrap();
-        assert_eq!(
-            parse_json(document.to_string().as_bytes()).unwrap(),
-            document
-        );
+        assert_eq!(parse_json(document.to_string().as_bytes()).unwrap(), document);
         match check(&document, &Limits::default(), None) {
             Ok(_) => accepted.push(name.as_str()),
             Err(problems) => {
@@ -452,11 +334,7 @@ fn published_examples_are_accepted_or_refused_by_name() {
             }
         }
     }
-    println!(
-        "{} of {} accepted: {accepted:?}",
-        accepted.len(),
-        examples.len()
-    );
+    println!("{} of {} accepted: {accepted:?}", accepted.len(), examples.len());
     let expected = [
         "call-http-endpoint-interpolation-shorthand.yaml",
         "do-multiple.yaml",

@@ -43,14 +43,8 @@ pub(super) enum Variable {
 }
 
 impl Variable {
-    const ALL: [Self; 6] = [
-        Self::Context,
-        Self::Input,
-        Self::Output,
-        Self::Task,
-        Self::Workflow,
-        Self::Runtime,
-    ];
+    const ALL: [Self; 6] =
+        [Self::Context, Self::Input, Self::Output, Self::Task, Self::Workflow, Self::Runtime];
 
     fn name(self) -> &'static str {
         match self {
@@ -85,25 +79,14 @@ impl Expression {
         let prelude = parse(PRELUDE, |parser| parser.defs()).ok_or_else(invalid)?;
         let arena = Arena::default();
         let modules = Loader::new(prelude)
-            .load(
-                &arena,
-                File {
-                    code: source,
-                    path: (),
-                },
-            )
+            .load(&arena, File { code: source, path: () })
             .map_err(|_| invalid())?;
         let filter = Compiler::<&str, JustLut<Val>>::default()
             .with_global_vars(Variable::ALL.map(Variable::name))
             .compile(modules)
             .map_err(|_| invalid())?;
         let source = source.trim().to_owned();
-        Ok(Self {
-            source,
-            filter,
-            variables: shape.variables,
-            copies: shape.copies,
-        })
+        Ok(Self { source, filter, variables: shape.variables, copies: shape.copies })
     }
 
     /// Evaluates this on `data`; `variable` is asked for those it names.
@@ -139,9 +122,8 @@ impl Expression {
                 Ok(result)
             }
             Some(Err(exception)) => {
-                let why = exception
-                    .get_err()
-                    .map_or_else(|_| String::new(), |error| error.to_string());
+                let why =
+                    exception.get_err().map_or_else(|_| String::new(), |error| error.to_string());
                 let why: String = why.chars().take(300).collect();
                 Err(format!("`{self}` failed: {why}"))
             }
@@ -200,21 +182,12 @@ mod tests {
             ),
             ("{n, s}", json!({"n": 3, "s": "ü"})),
             ("[]", json!([])),
-            (
-                "if .n == 3 then \"three\" elif .s then 1 else null end",
-                json!("three"),
-            ),
+            ("if .n == 3 then \"three\" elif .s then 1 else null end", json!("three")),
             ("if .missing then 1 end", data.clone()),
-            (
-                "\"n=\\(.n) s=\\(.s) a=\\(.a.b)\\n\"",
-                json!("n=3 s=ü a=[1,2.5,\"x\"]\n"),
-            ),
+            ("\"n=\\(.n) s=\\(.s) a=\\(.a.b)\\n\"", json!("n=3 s=ü a=[1,2.5,\"x\"]\n")),
             (".a.b + [\"red\"]", json!([1, 2.5, "x", "red"])),
             ("$workflow.name", json!("$workflow")),
-            (
-                "[$context, $input, $output, $runtime][3].name",
-                json!("$runtime"),
-            ),
+            ("[$context, $input, $output, $runtime][3].name", json!("$runtime")),
             (".big", json!(u64::MAX)),
             (".f", json!(1.0)),
             ("1e1000", json!(null)),
@@ -238,11 +211,7 @@ mod tests {
         let data = json!({"s": "x".repeat(1_000_000)});
         let sum = |terms: usize| vec![".s"; terms].join(" + ");
         assert!(evaluate(&sum(4), &data).is_ok());
-        assert!(
-            evaluate(&sum(20), &data)
-                .unwrap_err()
-                .contains("copies too much")
-        );
+        assert!(evaluate(&sum(20), &data).unwrap_err().contains("copies too much"));
         assert!(evaluate(&format!("[{}]", sum(20).replace('+', ",")), &data).is_err());
     }
 

@@ -50,16 +50,12 @@ impl Template {
 /// The string has an expression in it, but other text too.
 pub(in crate::workflow) fn whole_expression(text: &str) -> Result<Option<&str>, String> {
     let trimmed = text.trim();
-    let inner = trimmed
-        .strip_prefix("${")
-        .and_then(|rest| rest.strip_suffix('}'));
+    let inner = trimmed.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
     match inner {
         Some(inner) if !inner.contains("${") => Ok(Some(inner)),
         None if !text.contains("${") => Ok(None),
-        _ => Err(
-            "Only a whole string can be an expression. Write `${ \"Hello \\(.name)\" }`."
-                .to_owned(),
-        ),
+        _ => Err("Only a whole string can be an expression. Write `${ \"Hello \\(.name)\" }`."
+            .to_owned()),
     }
 }
 
@@ -73,12 +69,7 @@ mod tests {
         assert_eq!(whole_expression(" ${.a} "), Ok(Some(".a")));
         assert_eq!(whole_expression(".a"), Ok(None));
         assert_eq!(whole_expression("costs 5$ {x}"), Ok(None));
-        for half in [
-            "Hello ${ .name }",
-            "${ .a } and ${ .b }",
-            "${ .a",
-            "${ .a } b",
-        ] {
+        for half in ["Hello ${ .name }", "${ .a } and ${ .b }", "${ .a", "${ .a } b"] {
             assert!(whole_expression(half).is_err(), "{half}");
         }
     }

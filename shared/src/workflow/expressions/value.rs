@@ -13,11 +13,7 @@ pub(super) fn bytes(value: &Value) -> usize {
         Value::String(text) => text.len() + 2,
         Value::Array(items) => items.iter().map(|item| bytes(item) + 1).sum::<usize>() + 2,
         Value::Object(fields) => {
-            fields
-                .iter()
-                .map(|(key, field)| key.len() + bytes(field) + 4)
-                .sum::<usize>()
-                + 2
+            fields.iter().map(|(key, field)| key.len() + bytes(field) + 4).sum::<usize>() + 2
         }
     }
 }
@@ -65,12 +61,9 @@ fn convert(value: &Val, budget: &mut usize) -> Result<Value, &'static str> {
         Val::TStr(text) | Val::BStr(text) => {
             Value::String(String::from_utf8_lossy(text).into_owned())
         }
-        Val::Arr(items) => Value::Array(
-            items
-                .iter()
-                .map(|item| convert(item, budget))
-                .collect::<Result<_, _>>()?,
-        ),
+        Val::Arr(items) => {
+            Value::Array(items.iter().map(|item| convert(item, budget)).collect::<Result<_, _>>()?)
+        }
         Val::Obj(fields) => {
             let mut object = serde_json::Map::new();
             for (key, field) in fields.iter() {

@@ -21,25 +21,15 @@ const DEPTH: usize = 32;
 /// Bounds what the lexer recurses with, before it begins.
 const BRACKETS: usize = 128;
 /// Tokens behind which the parser recurses; some are names of fields too.
-const PREFIXES: [&str; 9] = [
-    "-", "as", "def", "foreach", "if", "label", "reduce", "try", "catch",
-];
+const PREFIXES: [&str; 9] = ["-", "as", "def", "foreach", "if", "label", "reduce", "try", "catch"];
 const TOKENS: usize = 512;
 
 const ONLY: &str = "Only paths, operators, constructors and `if` are supported in expressions yet.";
 const TOO_LARGE: &str = "An expression has at most 64 parts, nested at most 32 deep.";
 
 /// Filters of jq that reach beyond the data; they stay refused when others are supported.
-const NEVER: [&str; 8] = [
-    "debug",
-    "env",
-    "halt",
-    "halt_error",
-    "input",
-    "input_filename",
-    "inputs",
-    "stderr",
-];
+const NEVER: [&str; 8] =
+    ["debug", "env", "halt", "halt_error", "input", "input_filename", "inputs", "stderr"];
 
 /// Where an expression stands, which decides about its variables.
 ///
@@ -83,12 +73,7 @@ pub(super) struct Shape {
 
 /// Finds out whether `source` is tree-shaped; the error is a sentence for the author.
 pub(super) fn examine(source: &str, scope: Scope) -> Result<Shape, String> {
-    if source
-        .bytes()
-        .filter(|byte| matches!(byte, b'(' | b'[' | b'{'))
-        .count()
-        > BRACKETS
-    {
+    if source.bytes().filter(|byte| matches!(byte, b'(' | b'[' | b'{')).count() > BRACKETS {
         return Err(TOO_LARGE.to_owned());
     }
     let invalid = || "This is not a valid jq expression.".to_owned();
@@ -99,27 +84,15 @@ pub(super) fn examine(source: &str, scope: Scope) -> Result<Shape, String> {
     if let Some(Token("import" | "include" | "module", Tok::Word)) = tokens.first() {
         return Err("An expression cannot import.".to_owned());
     }
-    let term = Parser::new(&tokens)
-        .parse(Parser::term)
-        .map_err(|errors| match errors.first() {
-            Some((_, Some(Token(found, _)))) => {
-                let found: String = found.chars().take(40).collect();
-                format!("This is not a valid jq expression: `{found}` is unexpected.")
-            }
-            _ => invalid(),
-        })?;
-    let mut examination = Examination {
-        scope,
-        shape: Shape::default(),
-    };
-    examination.visit(
-        &term,
-        Place {
-            depth: 0,
-            copies: 0,
-            interpolated: false,
-        },
-    )?;
+    let term = Parser::new(&tokens).parse(Parser::term).map_err(|errors| match errors.first() {
+        Some((_, Some(Token(found, _)))) => {
+            let found: String = found.chars().take(40).collect();
+            format!("This is not a valid jq expression: `{found}` is unexpected.")
+        }
+        _ => invalid(),
+    })?;
+    let mut examination = Examination { scope, shape: Shape::default() };
+    examination.visit(&term, Place { depth: 0, copies: 0, interpolated: false })?;
     Ok(examination.shape)
 }
 
@@ -144,14 +117,8 @@ fn count(tokens: &[Token<&str>]) -> usize {
 
 /// How deep the parser may have to recurse.
 fn nesting(tokens: &[Token<&str>]) -> usize {
-    let here = tokens
-        .iter()
-        .filter(|Token(text, _)| PREFIXES.contains(text))
-        .count();
-    here + within(tokens)
-        .map(|tokens| 1 + nesting(tokens))
-        .max()
-        .unwrap_or(0)
+    let here = tokens.iter().filter(|Token(text, _)| PREFIXES.contains(text)).count();
+    here + within(tokens).map(|tokens| 1 + nesting(tokens)).max().unwrap_or(0)
 }
 
 /// What stands above a term.
@@ -165,10 +132,7 @@ struct Place {
 
 impl Place {
     fn copied(self, times: usize) -> Self {
-        Self {
-            copies: self.copies.max(1) * times,
-            ..self
-        }
+        Self { copies: self.copies.max(1) * times, ..self }
     }
 }
 
@@ -190,9 +154,7 @@ impl Examination {
             Term::Arr(Some(items)) => self.items(items, place),
             Term::Obj(fields) => fields.iter().try_for_each(|(key, field)| {
                 self.visit(key, place)?;
-                field
-                    .as_ref()
-                    .map_or(Ok(()), |field| self.visit(field, place))
+                field.as_ref().map_or(Ok(()), |field| self.visit(field, place))
             }),
             Term::Neg(term) | Term::TryCatch(term, None) => self.visit(term, place),
             Term::BinOp(left, operator, right) => {
@@ -211,9 +173,7 @@ impl Examination {
                     self.visit(condition, place)?;
                     self.visit(then, place)?;
                 }
-                otherwise
-                    .as_ref()
-                    .map_or(Ok(()), |otherwise| self.visit(otherwise, place))
+                otherwise.as_ref().map_or(Ok(()), |otherwise| self.visit(otherwise, place))
             }
             Term::Call("true" | "false" | "null", arguments) if arguments.is_empty() => Ok(()),
             Term::Call(name, _) if NEVER.contains(name) => Err(format!("Unknown filter `{name}`.")),
@@ -224,9 +184,7 @@ impl Examination {
                     Term::Id => self.shape.copies += place.copies,
                     _ => self.visit(head, place)?,
                 }
-                path.0
-                    .iter()
-                    .try_for_each(|(part, _)| self.path_part(part, place))
+                path.0.iter().try_for_each(|(part, _)| self.path_part(part, place))
             }
             _ => Err(ONLY.to_owned()),
         }
@@ -237,10 +195,7 @@ impl Examination {
         if self.shape.parts > PARTS || place.depth >= DEPTH {
             return Err(TOO_LARGE.to_owned());
         }
-        Ok(Place {
-            depth: place.depth + 1,
-            ..place
-        })
+        Ok(Place { depth: place.depth + 1, ..place })
     }
 
     /// The items of an array, which are the one place for commas.
@@ -261,13 +216,7 @@ impl Examination {
                     return Err(ONLY.to_owned());
                 }
                 // A control character becomes six: `\u0000`.
-                self.visit(
-                    term,
-                    Place {
-                        interpolated: true,
-                        ..place.copied(6)
-                    },
-                )?;
+                self.visit(term, Place { interpolated: true, ..place.copied(6) })?;
             }
         }
         Ok(())
@@ -358,25 +307,13 @@ mod tests {
 
     #[test]
     fn what_reaches_beyond_the_data_is_refused_by_name() {
-        for name in [
-            "env",
-            "input",
-            "inputs",
-            "halt",
-            "halt_error",
-            "debug",
-            "stderr",
-        ] {
+        for name in ["env", "input", "inputs", "halt", "halt_error", "debug", "stderr"] {
             assert_eq!(refusal(name), format!("Unknown filter `{name}`."));
         }
         for name in ["$secrets", "$authorization", "$ENV", "$__loc__", "$x"] {
             assert_eq!(refusal(name), format!("Unknown variable `{name}`."));
         }
-        for source in [
-            "import \"a\" as $x; $x",
-            "include \"a\"; .",
-            "  import \"a\" as a; .",
-        ] {
+        for source in ["import \"a\" as $x; $x", "include \"a\"; .", "  import \"a\" as a; ."] {
             assert_eq!(refusal(source), "An expression cannot import.");
         }
     }
@@ -388,10 +325,7 @@ mod tests {
         assert!(examine("$input", Scope::Task).is_ok());
         assert!(examine("$output", Scope::Task).is_err());
         assert!(examine("$task", Scope::WorkflowOutput).is_err());
-        assert_eq!(
-            examine("$context", Scope::Task).unwrap().variables,
-            [Variable::Context]
-        );
+        assert_eq!(examine("$context", Scope::Task).unwrap().variables, [Variable::Context]);
     }
 
     #[test]
@@ -400,10 +334,7 @@ mod tests {
             for levels in [32, 33, 40, 128, 1_000, 100_000] {
                 let source = format!("{}.{}", open.repeat(levels), close.repeat(levels));
                 // Parentheses are no part of the tree.
-                assert_eq!(
-                    examine(&source, Scope::Task).is_ok(),
-                    open == "(" && levels <= 32
-                );
+                assert_eq!(examine(&source, Scope::Task).is_ok(), open == "(" && levels <= 32);
             }
         }
         let prefixes = "-;if ;try ;. as $x | ;def f: ;reduce ;1 + ;1 | ;1, ;. = ;.a // ;{a:1} + ";
@@ -421,9 +352,6 @@ mod tests {
         assert!(examine(&sum(16), Scope::Task).is_ok());
         assert_eq!(refusal(&sum(64)), TOO_LARGE);
         assert!(examine(&format!("[{}]", vec!["1"; 63].join(",")), Scope::Task).is_ok());
-        assert_eq!(
-            refusal(&format!("[{}]", vec!["1"; 64].join(","))),
-            TOO_LARGE
-        );
+        assert_eq!(refusal(&format!("[{}]", vec!["1"; 64].join(","))), TOO_LARGE);
     }
 }

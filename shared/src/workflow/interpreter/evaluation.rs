@@ -110,9 +110,7 @@ impl Job<'_> {
 /// `value`, unless no checkpoint could be read back with it.
 pub(super) fn checked(value: Value) -> Result<Value, WorkflowError> {
     if is_too_deep(&value) {
-        return Err(WorkflowError::expression(
-            "The result is nested deeper than 128 levels.",
-        ));
+        return Err(WorkflowError::expression("The result is nested deeper than 128 levels."));
     }
     Ok(value)
 }

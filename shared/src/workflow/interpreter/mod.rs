@@ -55,15 +55,7 @@ pub fn step(
 ) -> Outcome {
     if checkpoint.end.is_none() {
         let mut root = checkpoint.root.take();
-        let mut job = Job {
-            workflow,
-            limits,
-            checkpoint,
-            reply,
-            now,
-            started: 0,
-            work: 0,
-        };
+        let mut job = Job { workflow, limits, checkpoint, reply, now, started: 0, work: 0 };
         let progress = job.run(&mut root);
         checkpoint.root = root;
         checkpoint.end = match progress.and_then(|wanted| wanted.within(checkpoint, limits)) {
@@ -279,11 +271,7 @@ impl Job<'_> {
             }
             Activity::Call(call) => ActivityState::Call(self.call(call, data, &frame)?),
         };
-        Ok(Some(TaskState {
-            started_at: self.now,
-            input,
-            activity,
-        }))
+        Ok(Some(TaskState { started_at: self.now, input, activity }))
     }
 
     /// Continues what a task does.
@@ -335,13 +323,9 @@ impl Job<'_> {
             Value::Object(object) => duration::from_object(&object).ok(),
             _ => None,
         };
-        length
-            .filter(|length| *length <= self.limits.max_deadline)
-            .ok_or_else(|| {
-                WorkflowError::expression(format!(
-                    "`{expression}` gives no duration a job may wait."
-                ))
-            })
+        length.filter(|length| *length <= self.limits.max_deadline).ok_or_else(|| {
+            WorkflowError::expression(format!("`{expression}` gives no duration a job may wait."))
+        })
     }
 
     /// Fixes the request of a task.
@@ -368,10 +352,7 @@ impl Job<'_> {
             },
         };
         let mut part = |template: &Option<Template>| {
-            template
-                .as_ref()
-                .map(|template| self.evaluate(template, input, frame))
-                .transpose()
+            template.as_ref().map(|template| self.evaluate(template, input, frame)).transpose()
         };
         let none = || Value::Object(serde_json::Map::new());
         let evaluated = Evaluated {

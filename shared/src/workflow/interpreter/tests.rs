@@ -15,10 +15,7 @@ use crate::{
 
 fn apis() -> DownstreamApis {
     [
-        (
-            "PartnerAPI".to_owned(),
-            api("https://partnerapi.example.com"),
-        ),
+        ("PartnerAPI".to_owned(), api("https://partnerapi.example.com")),
         ("PetStore".to_owned(), api("https://petstore.swagger.io/v2")),
     ]
     .into()
@@ -63,25 +60,15 @@ struct Driver {
 impl Driver {
     fn new(workflow: Workflow, input: Value) -> Self {
         let checkpoint = Checkpoint::start("job", input, now());
-        Self {
-            workflow,
-            limits: Limits::default(),
-            checkpoint,
-            now: now(),
-        }
+        Self { workflow, limits: Limits::default(), checkpoint, now: now() }
     }
 
     fn step(&mut self, reply: Option<Reply>) -> Outcome {
         let written = serde_json::to_string(&self.checkpoint).unwrap();
         let mut read: Checkpoint = serde_json::from_str(&written).unwrap();
         assert_eq!(read, self.checkpoint);
-        let outcome = step(
-            &self.workflow,
-            &self.limits,
-            &mut self.checkpoint,
-            reply.clone(),
-            self.now,
-        );
+        let outcome =
+            step(&self.workflow, &self.limits, &mut self.checkpoint, reply.clone(), self.now);
         let again = step(&self.workflow, &self.limits, &mut read, reply, self.now);
         assert_eq!(again, outcome);
         assert_eq!(read, self.checkpoint);
@@ -102,24 +89,11 @@ impl Driver {
     }
 
     fn answer(&mut self, call: u64, status: u16, body: &Value) -> Outcome {
-        let headers = [
-            ("Content-Type", "application/json"),
-            ("Set-Cookie", "a=b"),
-            ("X", "1"),
-            ("x", "2"),
-        ];
-        let headers = headers
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .to_vec();
-        let response = Response {
-            status,
-            headers,
-            body: body.to_string().into_bytes(),
-        };
-        self.step(Some(Reply {
-            call,
-            result: Ok(response),
-        }))
+        let headers =
+            [("Content-Type", "application/json"), ("Set-Cookie", "a=b"), ("X", "1"), ("x", "2")];
+        let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        let response = Response { status, headers, body: body.to_string().into_bytes() };
+        self.step(Some(Reply { call, result: Ok(response) }))
     }
 
     fn progress(&self) -> Progress {
@@ -150,39 +124,22 @@ fn get_wait_post_runs_to_its_end() {
         { "complete": call_to("api/process/complete", &json!({ "body": "${ . }" })) }
     ]);
     let mut job = Driver::new(workflow(&tasks), json!({}));
-    assert_eq!(
-        job.progress(),
-        Progress {
-            tasks: vec![],
-            completed: 0,
-            total: Some(3)
-        }
-    );
+    assert_eq!(job.progress(), Progress { tasks: vec![], completed: 0, total: Some(3) });
     let call = job.call();
     assert_eq!(
         (call.id, call.task.as_str(), call.api.as_str()),
         (1, "/do/0/getData", "PartnerAPI")
     );
-    assert_eq!(
-        (call.method.as_str(), call.path.as_str()),
-        ("GET", "/api/process/data")
-    );
+    assert_eq!((call.method.as_str(), call.path.as_str()), ("GET", "/api/process/data"));
     assert_eq!(job.progress().tasks, ["/do/0/getData"]);
     // A late reply to another call changes nothing.
     assert_eq!(job.answer(7, 200, &json!(0)), Outcome::Call(call));
 
     let until = job.now + Duration::from_mins(5);
-    assert_eq!(
-        job.answer(1, 200, &json!({"n": 1})),
-        Outcome::Wait { until }
-    );
+    assert_eq!(job.answer(1, 200, &json!({"n": 1})), Outcome::Wait { until });
     assert_eq!(
         job.progress(),
-        Progress {
-            tasks: vec!["/do/1/pause".into()],
-            completed: 1,
-            total: Some(3)
-        }
+        Progress { tasks: vec!["/do/1/pause".into()], completed: 1, total: Some(3) }
     );
     job.now = until - Duration::from_micros(1);
     assert_eq!(job.step(None), Outcome::Wait { until });
@@ -194,14 +151,7 @@ fn get_wait_post_runs_to_its_end() {
         job.answer(2, 201, &json!({"done": true})),
         Outcome::Completed(json!({"done": true}))
     );
-    assert_eq!(
-        job.progress(),
-        Progress {
-            tasks: vec![],
-            completed: 3,
-            total: Some(3)
-        }
-    );
+    assert_eq!(job.progress(), Progress { tasks: vec![], completed: 3, total: Some(3) });
 }
 
 #[test]
@@ -219,10 +169,7 @@ fn data_flows_as_specified() {
     let workflow = document(&json!({
         "input": { "from": "{ user }" }, "do": tasks, "output": { "as": "[., $context, $runtime.name]" }
     }));
-    let output = run(
-        workflow,
-        json!({ "user": { "name": "Ada", "id": 7 }, "other": 1 }),
-    );
+    let output = run(workflow, json!({ "user": { "name": "Ada", "id": 7 }, "other": 1 }));
     let context = json!({"out": "Ada", "ref": "/do/0/first"});
     let first = json!({"n": "Ada", "raw": 7, "in": "Ada", "own": 7});
     let expected = json!([
@@ -237,10 +184,7 @@ fn data_flows_as_specified() {
 fn expressions_in_data_stay_data() {
     let workflow = workflow(&json!([{ "a": { "set": { "x": "${ .evil }" } } }]));
     let output = run(workflow, json!({ "evil": "${ $workflow.id }" }));
-    assert_eq!(
-        output,
-        Outcome::Completed(json!({ "x": "${ $workflow.id }" }))
-    );
+    assert_eq!(output, Outcome::Completed(json!({ "x": "${ $workflow.id }" })));
 }
 
 #[test]
@@ -250,10 +194,7 @@ fn then_leads_on_as_specified() {
         { "red": set("red", "green") }, { "blue": set("blue", "end") }, { "green": set("green", "blue") }
     ]);
     let output = run(workflow(&red_blue_green), json!({}));
-    assert_eq!(
-        output,
-        Outcome::Completed(json!({ "c": ["red", "green", "blue"] }))
-    );
+    assert_eq!(output, Outcome::Completed(json!({ "c": ["red", "green", "blue"] })));
 
     let inner = |then: &str| {
         json!([
@@ -261,17 +202,11 @@ fn then_leads_on_as_specified() {
             { "d": set("d", "continue") }
         ])
     };
-    for (then, expected) in [
-        ("exit", json!(["b", "d"])),
-        ("end", json!(["b"])),
-        ("continue", json!(["b", "c", "d"])),
-    ] {
+    for (then, expected) in
+        [("exit", json!(["b", "d"])), ("end", json!(["b"])), ("continue", json!(["b", "c", "d"]))]
+    {
         let mut job = Driver::new(workflow(&inner(then)), json!({}));
-        assert_eq!(
-            job.step(None),
-            Outcome::Completed(json!({ "c": expected })),
-            "{then}"
-        );
+        assert_eq!(job.step(None), Outcome::Completed(json!({ "c": expected })), "{then}");
         assert_eq!(job.progress().completed, 3);
     }
 }
@@ -282,10 +217,7 @@ fn a_skipped_task_hands_its_raw_input_on_and_its_then_is_not_followed() {
         { "never": { "if": ".n > 1", "input": { "from": "{ n: .n, x: 1 }" }, "set": { "n": 5 }, "then": "end" } },
         { "always": { "if": "${ .n == 1 }", "set": { "m": "${ .n }" } } }
     ]);
-    assert_eq!(
-        run(workflow(&tasks), json!({ "n": 1 })),
-        Outcome::Completed(json!({ "m": 1 }))
-    );
+    assert_eq!(run(workflow(&tasks), json!({ "n": 1 })), Outcome::Completed(json!({ "m": 1 })));
 }
 
 #[test]
@@ -300,10 +232,7 @@ fn a_request_is_built_from_the_input() {
     let call = Driver::new(workflow(&tasks), input).call();
     assert_eq!(call.path, "/api/%C3%A4%20b/x?y=true&n=3&q=1%262");
     assert_eq!(call.headers, [("X-Id".to_owned(), "ä b".to_owned())].into());
-    assert_eq!(
-        call.body,
-        Some(json!({ "deep": [{ "id": "ä b" }, "literal"] }))
-    );
+    assert_eq!(call.body, Some(json!({ "deep": [{ "id": "ä b" }, "literal"] })));
 }
 
 #[test]
@@ -323,11 +252,7 @@ fn computed_addresses_and_headers_are_decided_at_the_call() {
         ("", json!({}), 400),
     ] {
         let error = faulted(start(uri, headers));
-        assert_eq!(
-            (error.status, error.instance.as_deref()),
-            (status, Some("/do/0/a")),
-            "{uri}"
-        );
+        assert_eq!((error.status, error.instance.as_deref()), (status, Some("/do/0/a")), "{uri}");
     }
     let template = json!([{ "a": call_to("api/{id}", &json!({})) }]);
     let error = faulted(run(workflow(&template), json!({ "id": "../admin" })));
@@ -347,17 +272,11 @@ fn without_configuration_no_address_is_decided() {
     assert_eq!(workflow.apis(), ["PartnerAPI"]);
     let mut job = Driver::new(workflow, json!({ "id": 7 }));
     let call = job.call();
-    assert_eq!(
-        (call.api.as_str(), call.path.as_str()),
-        ("PartnerAPI", "/api/7?q=1")
-    );
+    assert_eq!((call.api.as_str(), call.path.as_str()), ("PartnerAPI", "/api/7?q=1"));
     let Outcome::Call(call) = job.answer(1, 200, &json!({ "id": "ä" })) else {
         panic!("no second call");
     };
-    assert_eq!(
-        (call.api.as_str(), call.path.as_str()),
-        ("", "https://a.example/%C3%A4")
-    );
+    assert_eq!((call.api.as_str(), call.path.as_str()), ("", "https://a.example/%C3%A4"));
 }
 
 #[test]
@@ -368,10 +287,7 @@ fn answers_become_output() {
         job.call();
         job
     };
-    assert_eq!(
-        start("raw").answer(1, 200, &json!([1])),
-        Outcome::Completed(json!("WzFd"))
-    );
+    assert_eq!(start("raw").answer(1, 200, &json!([1])), Outcome::Completed(json!("WzFd")));
     let expected = json!({
         "request": {
             "method": "POST", "uri": "https://partnerapi.example.com/api/x?y=1", "headers": { "A": "b" }
@@ -380,28 +296,16 @@ fn answers_become_output() {
         "headers": { "content-type": "application/json", "x": "1, 2" },
         "content": [1]
     });
-    assert_eq!(
-        start("response").answer(1, 201, &json!([1])),
-        Outcome::Completed(expected)
-    );
+    assert_eq!(start("response").answer(1, 201, &json!([1])), Outcome::Completed(expected));
     for status in [301, 304, 404, 500, 100] {
         let error = faulted(start("content").answer(1, status, &json!({ "secret": 1 })));
-        assert_eq!(
-            (error.status, error.instance.as_deref()),
-            (status, Some("/do/0/a"))
-        );
+        assert_eq!((error.status, error.instance.as_deref()), (status, Some("/do/0/a")));
         assert!(error.kind.ends_with("/errors/communication"));
         assert!(!format!("{error:?}").contains("secret"));
     }
-    let refused = Reply {
-        call: 1,
-        result: Err(WorkflowError::authentication("No token.")),
-    };
+    let refused = Reply { call: 1, result: Err(WorkflowError::authentication("No token.")) };
     let error = faulted(start("content").step(Some(refused)));
-    assert_eq!(
-        (error.status, error.instance.as_deref()),
-        (401, Some("/do/0/a"))
-    );
+    assert_eq!((error.status, error.instance.as_deref()), (401, Some("/do/0/a")));
 }
 
 #[test]
@@ -419,13 +323,7 @@ fn computed_waits_are_fixed_when_they_begin() {
     let until = now() + Duration::from_secs(90);
     assert_eq!(start(json!("PT1M30S")), Outcome::Wait { until });
     assert_eq!(start(json!({ "seconds": 90 })), Outcome::Wait { until });
-    for wrong in [
-        json!("P1Y"),
-        json!(90),
-        json!({ "minuts": 1 }),
-        json!("P401D"),
-        json!(null),
-    ] {
+    for wrong in [json!("P1Y"), json!(90), json!({ "minuts": 1 }), json!("P401D"), json!(null)] {
         assert!(faulted(start(wrong)).kind.ends_with("/errors/expression"));
     }
 }
@@ -438,18 +336,11 @@ fn an_endless_loop_ends_at_its_limit_and_lets_others_run_meanwhile() {
     assert_eq!(job.step(None), Outcome::Wait { until: job.now });
     assert_eq!(
         job.progress(),
-        Progress {
-            tasks: vec!["/do/0/a".into()],
-            completed: 1_000,
-            total: None
-        }
+        Progress { tasks: vec!["/do/0/a".into()], completed: 1_000, total: None }
     );
     assert_eq!(job.step(None), Outcome::Wait { until: job.now });
     let error = faulted(job.step(None));
-    assert!(
-        error.kind.ends_with("/errors/runtime") && error.status == 500,
-        "{error:?}"
-    );
+    assert!(error.kind.ends_with("/errors/runtime") && error.status == 500, "{error:?}");
 }
 
 #[test]
@@ -474,10 +365,7 @@ fn data_cannot_grow_beyond_what_is_kept() {
     assert!(error.kind.ends_with("/errors/expression"), "{error:?}");
     let deeper = json!([{ "a": { "set": { "d": "${ . }" }, "then": "a" } }]);
     let error = faulted(run(workflow(&deeper), json!({})));
-    assert_eq!(
-        error.detail.as_deref(),
-        Some("The result is nested deeper than 128 levels.")
-    );
+    assert_eq!(error.detail.as_deref(), Some("The result is nested deeper than 128 levels."));
     let copies = json!([{ "a": { "set": { "many": vec!["${ . }"; 2_000] } } }]);
     let error = faulted(run(workflow(&copies), json!("x".repeat(1_000_000))));
     assert!(error.kind.ends_with("/errors/expression"), "{error:?}");
@@ -510,10 +398,7 @@ fn a_checkpoint_of_another_document_is_a_fault() {
 
 #[test]
 fn a_checkpoint_is_small_and_its_form_is_known() {
-    let mut job = Driver::new(
-        workflow(&json!([{ "a": call_to("api/x", &json!({})) }])),
-        json!({}),
-    );
+    let mut job = Driver::new(workflow(&json!([{ "a": call_to("api/x", &json!({})) }])), json!({}));
     job.call();
     let written = serde_json::to_string(&job.checkpoint).unwrap();
     // Old jobs must go on: a change here needs another number.
@@ -565,11 +450,7 @@ fn scenarios_of_the_conformance_kit_inside_the_subset_pass() {
             while let Outcome::Call(call) = outcome {
                 let id = if call.path.ends_with('2') { 2 } else { 1 };
                 let pet = json!({ "id": id, "name": "Rex", "status": "available" });
-                let pet = if call.path.contains("findBy") {
-                    json!([pet])
-                } else {
-                    pet
-                };
+                let pet = if call.path.contains("findBy") { json!([pet]) } else { pet };
                 outcome = job.answer(call.id, 200, &pet);
             }
             let Outcome::Completed(output) = outcome else {
@@ -578,10 +459,7 @@ fn scenarios_of_the_conformance_kit_inside_the_subset_pass() {
             if let Some(expected) = block(scenario, "should complete with output:") {
                 assert_eq!(output, parse_yaml(&dedent(expected)).unwrap(), "{title}");
             }
-            for line in scenario
-                .lines()
-                .filter(|line| line.contains("should have properties"))
-            {
+            for line in scenario.lines().filter(|line| line.contains("should have properties")) {
                 for property in line.split('\'').skip(1).step_by(2) {
                     let pointer = format!("/{}", property.replace('.', "/"));
                     assert!(output.pointer(&pointer).is_some(), "{title}: {property}");
