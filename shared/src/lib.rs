@@ -17,6 +17,7 @@ pub mod config;
 pub mod http;
 pub mod identity;
 pub mod jobs;
+pub mod process;
 pub mod sessions;
 pub mod storage;
 pub mod telemetry;

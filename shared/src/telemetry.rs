@@ -1,7 +1,5 @@
 //! Logs, and the trace that a job carries from its submission to its calls.
 
-use std::fmt;
-
 use aws_lc_rs::rand;
 use tracing_subscriber::EnvFilter;
 
@@ -20,20 +18,16 @@ pub fn init() {
         .try_init();
 }
 
-/// Prints an error with its sources on one line.
-#[derive(Debug)]
-pub struct Chain<'a>(pub &'a dyn std::error::Error);
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(error) = source {
-            write!(formatter, ": {error}")?;
-            source = error.source();
-        }
-        Ok(())
+/// Returns an error with its sources on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
     }
+    text
 }
 
 /// Returns the `traceparent` of a new span: in the trace of `parent` if that is one, otherwise in a
@@ -60,7 +54,7 @@ fn trace_id(traceparent: &str) -> Option<&str> {
 fn random_hex<const BYTES: usize>() -> String {
     let mut random = [0; BYTES];
     rand::fill(&mut random).expect("the operating system gives random bytes");
-    random.iter().map(|byte| format!("{byte:02x}")).collect()
+    random.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
 #[cfg(test)]

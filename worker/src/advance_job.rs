@@ -11,7 +11,7 @@ use errand_shared::{
     identity::{AccessToken, LastResort},
     sessions::AcquireError,
     storage::{ClaimedJob, Next, Record, StoreError},
-    telemetry::{Chain, child_traceparent},
+    telemetry::{chain, child_traceparent},
     time::Timestamp,
     workflow::{Call, Outcome, Reply, Response, Workflow, WorkflowError, check, step},
 };
@@ -31,10 +31,10 @@ use crate::{
 const MAX_THROTTLES: u32 = 1_000;
 
 /// How long a job is held that only an operator can help, before it is tried again.
-const OPERATOR_PAUSE: Duration = Duration::from_secs(60);
+const OPERATOR_PAUSE: Duration = Duration::from_mins(1);
 
 /// Bounds of the delay while there is no token to be had.
-const TOKEN_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+const TOKEN_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(5));
 
 /// How often an answer of the identity provider that makes no sense is asked for again.
 const DOUBTFUL_ANSWERS: u32 = 3;
@@ -49,9 +49,10 @@ pub(crate) async fn advance_job(context: &Context, claimed: Claimed) {
         job.id = %job.lease.job_id,
         job.lease = job.lease.lease_id
     );
+    let advance = Advance { context, job, claimed: Instant::now() };
     let advanced = async {
         tokio::select! {
-            advanced = Advance::new(context, job).run() => advanced,
+            advanced = advance.run() => advanced,
             () = lease.lost() => Err(StoreError::LeaseLost),
         }
     };
@@ -64,7 +65,7 @@ pub(crate) async fn advance_job(context: &Context, claimed: Claimed) {
             claimed.lease.settle();
         }
         // The lease is dropped unsettled, and with it the job is given back.
-        Err(error) => tracing::warn!("the job could not be recorded: {}", Chain(&error)),
+        Err(error) => tracing::warn!("the job could not be recorded: {}", chain(&error)),
     }
 }
 
@@ -83,11 +84,7 @@ enum Performed {
     Postponed(Next),
 }
 
-impl<'a> Advance<'a> {
-    fn new(context: &'a Context, job: &'a ClaimedJob) -> Self {
-        Self { context, job, claimed: Instant::now() }
-    }
-
+impl Advance<'_> {
     /// The time by the database's clock: a machine whose own is wrong wakes no job early or late.
     fn now(&self) -> Timestamp {
         self.job.claimed_at + self.claimed.elapsed()
@@ -104,7 +101,7 @@ impl<'a> Advance<'a> {
         };
         let mut state = match State::read(self.job) {
             Ok(state) => state,
-            Err(error) => return self.hold(&Chain(&error).to_string()).await,
+            Err(error) => return self.hold(&chain(&error)).await,
         };
         let mut reply = None;
         loop {
@@ -238,11 +235,6 @@ impl<'a> Advance<'a> {
         api: &DownstreamApi,
         error: AcquireError,
     ) -> Result<Performed, StoreError> {
-        let mut wait = |at_least: Duration| {
-            state.call.token_failures += 1;
-            let delay = retry_delay(TOKEN_PAUSE.0, TOKEN_PAUSE.1, state.call.token_failures);
-            Performed::Postponed(Next::Wait { due_at: self.now() + delay.max(at_least) })
-        };
         let permanent = || {
             let error = WorkflowError::authentication("the identity provider issues no token");
             Performed::Replied(Err(error))
@@ -255,9 +247,11 @@ impl<'a> Advance<'a> {
                 let suspension = suspension(reason, claims, identity, tenant, &call.api, api);
                 Performed::Postponed(Next::Suspend { suspension, session_version })
             }
-            AcquireError::Unavailable { after } => wait(after.unwrap_or_default()),
+            AcquireError::Unavailable { after } => {
+                self.wait_for_token(state, after.unwrap_or_default())
+            }
             AcquireError::Doubtful { .. } if state.call.token_failures < DOUBTFUL_ANSWERS => {
-                wait(OPERATOR_PAUSE)
+                self.wait_for_token(state, OPERATOR_PAUSE)
             }
             AcquireError::Operator | AcquireError::Doubtful { then: LastResort::Operator } => {
                 self.wait_for_operator(&error.to_string())
@@ -266,10 +260,16 @@ impl<'a> Advance<'a> {
                 permanent()
             }
             AcquireError::Store(StoreError::Undecryptable { .. }) => {
-                self.wait_for_operator(&Chain(&error).to_string())
+                self.wait_for_operator(&chain(&error))
             }
             AcquireError::Store(error) => return Err(error),
         })
+    }
+
+    fn wait_for_token(&self, state: &mut State, at_least: Duration) -> Performed {
+        state.call.token_failures += 1;
+        let delay = retry_delay(TOKEN_PAUSE.0, TOKEN_PAUSE.1, state.call.token_failures);
+        Performed::Postponed(Next::Wait { due_at: self.now() + delay.max(at_least) })
     }
 
     fn wait_for_operator(&self, why: &str) -> Performed {

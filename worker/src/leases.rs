@@ -88,10 +88,6 @@ impl Leases {
 }
 
 impl HeldLease {
-    pub(crate) fn lease(&self) -> &Lease {
-        &self.lease
-    }
-
     /// Returns when a renewal found that the lease is somebody else's.
     pub(crate) async fn lost(&self) {
         self.lost.cancelled().await;

@@ -5,7 +5,7 @@
 
 use std::{convert::Infallible, sync::Arc};
 
-use apalis::prelude::{Data, ParallelizeExt, WorkerBuilder, WorkerContext, WorkerError};
+use apalis::prelude::{ParallelizeExt, WorkerBuilder, WorkerContext};
 use errand_shared::config::WorkerConfig;
 use futures::{StreamExt, stream};
 use tokio::sync::{Notify, mpsc};
@@ -68,10 +68,12 @@ async fn run_claimed(
     });
     let worker = WorkerBuilder::new(context.id.to_string())
         .backend(claimed.boxed())
-        .data(context)
         // Aborted when the worker is dropped: a bare `tokio::spawn` would run on after the drain.
         .parallelize(|job| AbortOnDropHandle::new(tokio::spawn(job)))
-        .build(run_one);
+        .build(move |claimed: Claimed| {
+            let context = Arc::clone(&context);
+            async move { advance_job(&context, claimed).await }
+        });
     // A stream that merely ends would leave the worker waiting for ever.
     let stopped = worker
         .run_with_ctx(move |worker: WorkerContext| {
@@ -85,9 +87,4 @@ async fn run_claimed(
     if let Err(error) = stopped {
         tracing::error!("the runner ended early: {error}");
     }
-}
-
-async fn run_one(claimed: Claimed, context: Data<Arc<Context>>) -> Result<(), WorkerError> {
-    advance_job(&context, claimed).await;
-    Ok(())
 }

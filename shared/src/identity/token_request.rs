@@ -15,7 +15,7 @@ use super::{
     redaction::redact,
     token_response::{ResponseError, TokenResponse},
 };
-use crate::{config::DownstreamApi, http, telemetry::Chain, time::Timestamp};
+use crate::{config::DownstreamApi, http, telemetry, time::Timestamp};
 
 /// Entra's answers stay below 16 KiB.
 pub(super) const MAX_RESPONSE_BYTES: usize = 64 * 1024;
@@ -162,5 +162,5 @@ pub(super) fn unsent(error: &reqwest::Error) -> Outcome {
 
 /// An error with its causes: the outermost alone says only that something was sent in vain.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    redact(&Chain(error).to_string(), &[])
+    redact(&telemetry::chain(error), &[])
 }

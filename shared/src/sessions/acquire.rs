@@ -32,7 +32,7 @@ use crate::{
 
 /// No token is handed out with less than this left of its life, or half of it if that is less
 /// (MSAL: five minutes).
-const RENEWAL_MARGIN: Duration = Duration::from_secs(300);
+const RENEWAL_MARGIN: Duration = Duration::from_mins(5);
 
 /// The lease of a refresh: three times what a request takes at most.
 const REFRESH_LEASE: Duration = Duration::from_secs(24);
@@ -47,19 +47,10 @@ const WATCH: Duration = Duration::from_secs(5);
 const PAUSE_UNANSWERED: Duration = Duration::from_secs(2);
 
 /// Before a request loop that the provider noticed (AADSTS50196) may go on.
-const PAUSE_LOOP: Duration = Duration::from_secs(300);
+const PAUSE_LOOP: Duration = Duration::from_mins(5);
 
 /// Between two refusals that make an unexplained `invalid_grant` final: replicas lag behind.
-const PAUSE_DOUBTFUL: Duration = Duration::from_secs(60);
-
-/// An access token that may be used now.
-#[derive(Debug)]
-pub struct Acquired {
-    /// The token.
-    pub access_token: AccessToken,
-    /// The session's fence when it was read.
-    pub session_version: i64,
-}
+const PAUSE_DOUBTFUL: Duration = Duration::from_mins(1);
 
 /// Why there is no access token, and with it what to do about the job.
 #[derive(Debug, thiserror::Error)]
@@ -137,7 +128,7 @@ impl Sessions {
         owner: &Principal,
         api: &DownstreamApi,
         rejected: Option<AccessToken>,
-    ) -> Result<Acquired, AcquireError> {
+    ) -> Result<AccessToken, AcquireError> {
         let wanted = Wanted {
             session_id,
             owner: owner.clone(),
@@ -146,9 +137,8 @@ impl Sessions {
             rejected,
         };
         let grant = self.grant(&wanted).await?;
-        let session_version = grant.version;
         if let Some(access_token) = wanted.accept(grant.token, self.clock.now()) {
-            return Ok(Acquired { access_token, session_version });
+            return Ok(access_token);
         }
         let sessions = Arc::clone(self);
         let task = self.tasks.spawn(async move { sessions.refresh(wanted).await });
@@ -164,7 +154,7 @@ impl Sessions {
             .ok_or(AcquireError::Permanent)
     }
 
-    async fn refresh(&self, wanted: Wanted) -> Result<Acquired, AcquireError> {
+    async fn refresh(&self, wanted: Wanted) -> Result<AccessToken, AcquireError> {
         let _turn = self.refreshes.take(wanted.session_id).await;
         let watch_until = Instant::now() + WATCH;
         let mut grace = true;
@@ -172,7 +162,7 @@ impl Sessions {
             let mut grant = self.grant(&wanted).await?;
             let now = self.clock.now();
             if let Some(access_token) = wanted.accept(grant.token.take(), now) {
-                return Ok(Acquired { access_token, session_version: grant.version });
+                return Ok(access_token);
             }
             if grant.state != crate::storage::SessionState::Active {
                 return Err(AcquireError::Suspend {

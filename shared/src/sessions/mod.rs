@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 pub use self::{
-    acquire::{AcquireError, Acquired},
+    acquire::AcquireError,
     initiate::{InitiateError, Initiated},
 };
 use self::{initiate::InitiationKey, turns::Turns};

@@ -17,7 +17,7 @@ use crate::{
 };
 
 const CLIENT: &str = "11111111-2222-4333-8444-555555555555";
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 
 /// A store on a database of its own, with the little language the cases are written in.
 struct TestStore {

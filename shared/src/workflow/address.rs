@@ -49,8 +49,14 @@ pub fn resolve(
     })
 }
 
+/// What [`resolve`] would give if any address were allowed: absolute ones stay as they are.
+pub(super) fn undecided(reference: &str, query: &[(String, String)]) -> String {
+    let address = with_query(reference, query);
+    if is_absolute(&address) || address.starts_with('/') { address } else { format!("/{address}") }
+}
+
 /// `reference` with `query` behind it.
-pub(super) fn with_query(reference: &str, query: &[(String, String)]) -> String {
+fn with_query(reference: &str, query: &[(String, String)]) -> String {
     let mut reference = reference.to_owned();
     for (name, value) in query {
         reference.push(if reference.contains('?') { '&' } else { '?' });

@@ -26,7 +26,8 @@ pub struct Call {
     /// Upper case.
     pub method: String,
     /// Path and query below the API's base URL, with a leading slash: what [`address::url`] takes.
-    /// If the document was checked without configuration, the address as the document has it.
+    /// If the document was checked without configuration, nothing is decided: an absolute address is
+    /// here as the document has it.
     pub path: String,
     /// The document's own headers, as it spells them.
     pub headers: BTreeMap<String, String>,
@@ -83,7 +84,7 @@ pub(super) fn request(
             address::resolve(api, &call.method, &evaluated.reference, &query)
                 .map_err(|error: AddressError| WorkflowError::authorization(error.to_string()))?
         }
-        None => address::with_query(&evaluated.reference, &query),
+        None => address::undecided(&evaluated.reference, &query),
     };
     let headers = pairs("headers", &evaluated.headers)?;
     for (name, value) in &headers {

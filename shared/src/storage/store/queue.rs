@@ -12,7 +12,7 @@ use crate::{
     identity::Principal,
     jobs::JobStatus,
     storage::{ClaimedJob, Lease, Next, Queue, Record, Renewed, StoreError},
-    telemetry::Chain,
+    telemetry::chain,
     time::Timestamp,
 };
 
@@ -38,7 +38,7 @@ impl Queue for Database {
                 // One bad row must not keep the others from running.
                 Err(error) => {
                     let id = lease.job_id;
-                    tracing::error!(job.id = %id, "a job cannot be read and is held: {}", Chain(&error));
+                    tracing::error!(job.id = %id, "a job cannot be read and is held: {}", chain(&error));
                     self.hold(&lease, UNREADABLE_PAUSE).await?;
                 }
             }
@@ -256,7 +256,7 @@ impl Database {
 }
 
 /// Long enough not to fill the log, short enough that a mended key ring shows soon.
-const UNREADABLE_PAUSE: Duration = Duration::from_secs(60);
+const UNREADABLE_PAUSE: Duration = Duration::from_mins(1);
 
 fn read_lease(row: &<Db as sqlx::Database>::Row) -> Result<Lease, StoreError> {
     Ok(Lease {

@@ -25,6 +25,9 @@ pub(super) use whitelist::Scope;
 /// How many bytes of copies one evaluation may need, as a product of data and expression.
 const COPIED_BYTES: usize = 16 * 1024 * 1024;
 
+/// How many bytes the expressions of one step may look at and give; a step that lasts ends at half of it.
+pub(super) const WORK_BYTES: usize = 128 * 1024 * 1024;
+
 /// What expressions may call: the literals that jq writes as filters.
 const PRELUDE: &str = "def true: 0 == 0; def false: 0 != 0; def null: [][0];";
 
@@ -88,7 +91,7 @@ impl Expression {
 
     /// Evaluates this on `data`; `variable` is asked for those it names.
     ///
-    /// Adds the bytes it looked at to `work`. The error is a sentence for the author.
+    /// Adds the bytes it looked at and gave to `work`. The error is a sentence for the author.
     pub(super) fn evaluate<'v>(
         &self,
         data: &Value,
@@ -107,13 +110,17 @@ impl Expression {
             });
         }
         *work = work.saturating_add(bytes.saturating_mul(self.copies.max(1)));
-        if bytes.saturating_mul(self.copies) > COPIED_BYTES {
+        if bytes.saturating_mul(self.copies) > COPIED_BYTES || *work > WORK_BYTES {
             return Err(format!("`{self}` copies too much data ({bytes} bytes)."));
         }
         let context = Ctx::<JustLut<Val>>::new(&self.filter.lut, Vars::new(bound));
         match self.filter.id.run((context, value::to_val(data))).next() {
             None => Ok(Value::Null),
-            Some(Ok(result)) => value::from_val(&result).map_err(|why| format!("`{self}` {why}.")),
+            Some(Ok(result)) => {
+                let result = value::from_val(&result).map_err(|why| format!("`{self}` {why}."))?;
+                *work = work.saturating_add(value::bytes(&result));
+                Ok(result)
+            }
             Some(Err(exception)) => {
                 let why =
                     exception.get_err().map_or_else(|_| String::new(), |error| error.to_string());

@@ -3,25 +3,28 @@
 //! It is level-triggered. Given the same checkpoint it wants the same things, however often it is
 //! asked; so after a crash the checkpoint alone is enough to go on.
 
-use std::{borrow::Cow, io, time::Duration};
+mod evaluation;
 
-use serde_json::{Value, json};
+use std::{io, time::Duration};
 
+use serde_json::Value;
+
+use self::evaluation::{Frame, checked};
 use super::{
     call::{self, Call, Evaluated, Reply},
     checkpoint::{ActivityState, Checkpoint, End, Json, ListState, TaskState},
     document::{Activity, Address, Delay, HttpCall, Task, Then, Workflow},
     duration,
     error::WorkflowError,
-    expressions::{Expression, Template, Variable, is_true},
-    parse::{is_too_deep, push_token},
+    expressions::{Template, WORK_BYTES, is_true},
+    parse::push_token,
 };
 use crate::{config::Limits, time::Timestamp};
 
 /// How many tasks one step starts before it lets others run.
 const STEP_TASK_STARTS: usize = 1_000;
 /// How many bytes the expressions of one step look at before it lets others run.
-const STEP_BYTES: usize = 64 * 1024 * 1024;
+const STEP_BYTES: usize = WORK_BYTES / 2;
 
 /// What a job wants.
 #[derive(Debug, Clone, PartialEq)]
@@ -113,39 +116,6 @@ enum Flow {
     Blocked(Wanted),
     /// It gave this output.
     Done(Value, Then),
-}
-
-/// Where the interpreter is, and what expressions see there.
-#[derive(Default)]
-struct Frame<'f> {
-    pointer: &'f str,
-    /// The present task's; all are none outside of tasks.
-    name: Option<&'f str>,
-    started_at: Option<Timestamp>,
-    raw_input: Option<&'f Value>,
-    input: Option<&'f Value>,
-    raw_output: Option<&'f Value>,
-    output: Option<&'f Value>,
-}
-
-impl Frame<'_> {
-    fn task(&self) -> Value {
-        json!({
-            "name": self.name,
-            "reference": self.pointer,
-            "input": self.raw_input,
-            "output": self.raw_output,
-            "startedAt": self.started_at.map(date_time),
-        })
-    }
-}
-
-/// The date time descriptor of the specification.
-fn date_time(time: Timestamp) -> Value {
-    json!({
-        "iso8601": time,
-        "epoch": { "seconds": time.seconds(), "milliseconds": time.micros().div_euclid(1_000) },
-    })
 }
 
 /// One step of one job.
@@ -396,72 +366,6 @@ impl Job<'_> {
         self.checkpoint.calls = id;
         Ok(request)
     }
-
-    /// `data` after `template`, if there is one.
-    fn transform(
-        &mut self,
-        template: Option<&Template>,
-        data: &Value,
-        frame: &Frame,
-    ) -> Result<Value, WorkflowError> {
-        match template {
-            Some(template) => self.evaluate(template, data, frame),
-            None => Ok(data.clone()),
-        }
-    }
-
-    fn evaluate(
-        &mut self,
-        template: &Template,
-        data: &Value,
-        frame: &Frame,
-    ) -> Result<Value, WorkflowError> {
-        let mut work = self.work;
-        let result = template.evaluate(data, &|name| self.variable(name, frame), &mut work);
-        self.work = work;
-        checked(result.map_err(WorkflowError::expression)?)
-    }
-
-    fn compute(
-        &mut self,
-        expression: &Expression,
-        data: &Value,
-        frame: &Frame,
-    ) -> Result<Value, WorkflowError> {
-        let mut work = self.work;
-        let result = expression.evaluate(data, |name| self.variable(name, frame), &mut work);
-        self.work = work;
-        result.map_err(WorkflowError::expression)
-    }
-
-    fn variable<'v>(&'v self, variable: Variable, frame: &Frame<'v>) -> Cow<'v, Value> {
-        let known = |value: Option<&'v Value>| value.map_or(Cow::Owned(Value::Null), Cow::Borrowed);
-        match variable {
-            Variable::Context => Cow::Borrowed(&self.checkpoint.context.0),
-            Variable::Input => known(frame.input),
-            Variable::Output => known(frame.output),
-            Variable::Task => Cow::Owned(frame.task()),
-            Variable::Workflow => Cow::Owned(json!({
-                "id": self.checkpoint.job_id,
-                "definition": self.workflow.definition,
-                "input": self.checkpoint.input.0,
-                "startedAt": date_time(self.checkpoint.started_at),
-            })),
-            Variable::Runtime => Cow::Owned(json!({
-                "name": "errand",
-                "version": env!("CARGO_PKG_VERSION"),
-                "metadata": {},
-            })),
-        }
-    }
-}
-
-/// `value`, unless no checkpoint could be read back with it.
-fn checked(value: Value) -> Result<Value, WorkflowError> {
-    if is_too_deep(&value) {
-        return Err(WorkflowError::expression("The result is nested deeper than 128 levels."));
-    }
-    Ok(value)
 }
 
 /// A checkpoint of another document.

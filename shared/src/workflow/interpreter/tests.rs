@@ -260,6 +260,26 @@ fn computed_addresses_and_headers_are_decided_at_the_call() {
 }
 
 #[test]
+fn without_configuration_no_address_is_decided() {
+    let document = json!({
+        "document": { "dsl": "1.0.3", "namespace": "a", "name": "b", "version": "1.0.0" },
+        "do": [
+            { "a": call_to("api/{id}", &json!({ "query": { "q": 1 } })) },
+            { "b": { "call": "http", "with": { "method": "get", "endpoint": "https://a.example/{id}" } } }
+        ]
+    });
+    let workflow = check(&document, &Limits::default(), None).unwrap();
+    assert_eq!(workflow.apis(), ["PartnerAPI"]);
+    let mut job = Driver::new(workflow, json!({ "id": 7 }));
+    let call = job.call();
+    assert_eq!((call.api.as_str(), call.path.as_str()), ("PartnerAPI", "/api/7?q=1"));
+    let Outcome::Call(call) = job.answer(1, 200, &json!({ "id": "ä" })) else {
+        panic!("no second call");
+    };
+    assert_eq!((call.api.as_str(), call.path.as_str()), ("", "https://a.example/%C3%A4"));
+}
+
+#[test]
 fn answers_become_output() {
     let start = |output: &str| {
         let tasks = json!([{ "a": call_to("api/x?y=1", &json!({ "output": output, "headers": { "A": "b" } })) }]);
@@ -346,6 +366,9 @@ fn data_cannot_grow_beyond_what_is_kept() {
     let deeper = json!([{ "a": { "set": { "d": "${ . }" }, "then": "a" } }]);
     let error = faulted(run(workflow(&deeper), json!({})));
     assert_eq!(error.detail.as_deref(), Some("The result is nested deeper than 128 levels."));
+    let copies = json!([{ "a": { "set": { "many": vec!["${ . }"; 2_000] } } }]);
+    let error = faulted(run(workflow(&copies), json!("x".repeat(1_000_000))));
+    assert!(error.kind.ends_with("/errors/expression"), "{error:?}");
     let tasks = json!([{ "a": { "wait": "PT1S" } }]);
     let error = faulted(run(workflow(&tasks), json!("x".repeat(1_100_000))));
     assert!(error.kind.ends_with("/errors/runtime"), "{error:?}");

@@ -1,0 +1,37 @@
+//! `errand-api`: the HTTP interface in a process of its own.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Parser;
+use errand_api::Api;
+use errand_shared::{
+    process::{Process, StartError, report, stop_on_signals},
+    telemetry,
+};
+
+/// Takes jobs over HTTP: verifies the caller's token, exchanges it, stores grant and job.
+///
+/// Any number of these on one PostgreSQL serve the same jobs.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// TOML, or an appsettings.json of Microsoft.Identity.Web; `ERRAND__SECTION__KEY` overrides it.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    telemetry::init();
+    report(run(arguments).await)
+}
+
+async fn run(arguments: Arguments) -> Result<(), StartError> {
+    let Process { config, store, clock } = Process::start(arguments.config.as_deref()).await?;
+    let api = Api::bind(&config, store, clock)
+        .await
+        .map_err(|error| StartError::Other(telemetry::chain(&error)))?;
+    api.run(stop_on_signals()).await;
+    Ok(())
+}
