@@ -15,7 +15,7 @@ pub(super) fn configuration(
     port: u16,
     simulator: &Description,
 ) -> Result<Config, CommandError> {
-    let (instance, tenant_id.to_owned()) =
+    let (instance, tenant_id) =
         simulator.authority.rsplit_once('/').expect("an authority ends in its tenant");
     let partner = |key| format!("DOWNSTREAM_APIS__{PARTNER_API}__{key}");
     let keys = [

@@ -60,8 +60,12 @@ impl DataFolder {
         }
         // Renamed when complete: a process killed in between leaves no half key.
         let draft = format!("{path}.draft");
-        let mut file =
-            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&draft)?;
         writeln!(file, "{}", new_key(SystemClock.now()))?;
         file.sync_all()?;
         fs::rename(draft, path)

@@ -136,9 +136,9 @@ fn if_completed(job: &Value) -> Result<(), CommandError> {
 
 fn introduction(folder: &DataFolder, config: &Config, simulator: &Description) -> String {
     format!(
-        "Errand in one process, all of it on this machine only; its data is in {folder}\n\
+        "Errand in one process, reachable from this machine only.\n\
          \x20 API          {}\n\
-         \x20 worker       takes the jobs from the API's database\n\
+         \x20 worker       runs the jobs in {folder}/errand.db, those of earlier starts too\n\
          \x20 tenant       {} (simulated)\n\
          \x20 partner API  {} (simulated)",
         config.api.public_url, simulator.authority, simulator.downstream

@@ -60,13 +60,9 @@ fn number(job: &Value, name: &str) -> u64 {
 
 /// `waiting at /do/1/pause until 2026-11-21T06:00:00Z`, with what the job says of it.
 fn describe(job: &Value) -> String {
-    let mut text = job["status"].as_str().unwrap_or_default().to_owned();
-    for (word, field) in [("at", "task"), ("until", "due_at")] {
-        if let Some(value) = job[field].as_str() {
-            text.push_str(&format!(" {word} {value}"));
-        }
-    }
-    text
+    let parts = [("", "status"), (" at ", "task"), (" until ", "due_at")];
+    let known = parts.map(|(before, field)| job[field].as_str().map(|value| [before, value]));
+    known.into_iter().flatten().flatten().collect()
 }
 
 #[cfg(test)]
