@@ -25,13 +25,16 @@ fn log(default: &str) {
         .try_init();
 }
 
-/// Returns an error with its sources on one line.
+/// Returns an error with its sources on one line, each said once: some libraries repeat theirs.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
+        let cause = error.to_string();
+        if !text.ends_with(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
         source = error.source();
     }
     text
