@@ -1,6 +1,6 @@
 //! The configuration of a quickstart: what stands in a file elsewhere, given as variables.
 
-use errand_shared::{config::Config, process::StartError};
+use errand_shared::config::Config;
 use errand_simulator::Description;
 
 use super::data_folder::DataFolder;
@@ -33,6 +33,6 @@ pub(super) fn configuration(
         (partner("HONOURS_IDEMPOTENCY_KEY"), "true".to_owned()),
     ];
     let variables = keys.map(|(key, value)| (format!("ERRAND__{key}"), value));
-    let config = Config::load(None, variables).map_err(StartError::from)?;
-    Ok(config)
+    // Of all these only the key comes from somebody else's hands.
+    Config::load(None, variables).map_err(|error| folder.unusable(&error))
 }
