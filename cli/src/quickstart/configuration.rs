@@ -22,7 +22,7 @@ pub(super) fn configuration(
         ("DATABASE__URL".to_owned(), folder.database_url()),
         ("ENCRYPTION__KEYS_FILE".to_owned(), folder.encryption_key()),
         ("API__LISTEN".to_owned(), format!("127.0.0.1:{port}")),
-        // Soon after a crash: nobody else takes over here.
+        // What ran in a quickstart that was killed goes on soon after the next start.
         ("WORKER__LEASE_SECONDS".to_owned(), "5".to_owned()),
         ("IDENTITY__INSTANCE".to_owned(), instance.to_owned()),
         ("IDENTITY__TENANT_ID".to_owned(), tenant_id.to_owned()),

@@ -117,7 +117,7 @@ async fn show_job(client: &Client) -> Result<Value, CommandError> {
     let submitted = client.submit(&documents::process_data()).await.map_err(failed)?;
     let id = submitted["id"].as_str().unwrap_or_default();
     output::note(&format!("Job {id}"));
-    let mut progress = Progress::begin();
+    let mut progress = Progress::begin(&submitted);
     let job = client.watch(id, |job| progress.show(job)).await.map_err(failed)?;
     progress.end();
     output::result(&format!("{job:#}"))?;

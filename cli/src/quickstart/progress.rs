@@ -17,15 +17,14 @@ pub(super) enum Progress {
 }
 
 impl Progress {
-    pub(super) fn begin() -> Self {
-        if !io::stderr().is_terminal() {
-            return Self::Lines { last: String::new() };
-        }
-        let style = ProgressStyle::with_template("  {spinner} [{bar:24}] {pos}/{len} {wide_msg}");
-        let bar = ProgressBar::new(0);
-        bar.set_style(style.expect("the template is right"));
-        bar.enable_steady_tick(Duration::from_millis(100));
-        Self::Bar(bar)
+    pub(super) fn begin(job: &Value) -> Self {
+        let mut progress = if io::stderr().is_terminal() {
+            Self::Bar(bar())
+        } else {
+            Self::Lines { last: String::new() }
+        };
+        progress.show(job);
+        progress
     }
 
     pub(super) fn show(&mut self, job: &Value) {
@@ -50,19 +49,36 @@ impl Progress {
     pub(super) fn end(self) {
         if let Self::Bar(bar) = self {
             bar.abandon();
+            // The cursor stays behind the bar.
+            output::note("");
         }
     }
+}
+
+fn bar() -> ProgressBar {
+    let style = ProgressStyle::with_template("  {spinner} [{bar:24}] {pos}/{len} {wide_msg}");
+    let bar = ProgressBar::no_length();
+    bar.set_style(style.expect("the template is right"));
+    bar.enable_steady_tick(Duration::from_millis(100));
+    bar
 }
 
 fn number(job: &Value, name: &str) -> u64 {
     job["progress"][name].as_u64().unwrap_or(0)
 }
 
-/// `waiting at /do/1/pause until 2026-11-21T06:00:00Z`, with what the job says of it.
+/// `waiting at /do/1/pause until 06:00:00 UTC`, with what the job says of it.
 fn describe(job: &Value) -> String {
-    let parts = [("", "status"), (" at ", "task"), (" until ", "due_at")];
-    let known = parts.map(|(before, field)| job[field].as_str().map(|value| [before, value]));
-    known.into_iter().flatten().flatten().collect()
+    let status = job["status"].as_str().unwrap_or_default();
+    let task = job["task"].as_str().map(|task| format!(" at {task}"));
+    let due_at = job["due_at"].as_str().filter(|_| status == "waiting");
+    let until = due_at.and_then(time_of_day).map(|time| format!(" until {time} UTC"));
+    [status, &task.unwrap_or_default(), &until.unwrap_or_default()].concat()
+}
+
+/// To the second, of an RFC 3339 time in UTC.
+fn time_of_day(time: &str) -> Option<&str> {
+    time.split_once('T')?.1.split(['.', 'Z']).next()
 }
 
 #[cfg(test)]
@@ -74,7 +90,9 @@ mod tests {
     #[test]
     fn a_job_is_described_with_what_is_known() {
         assert_eq!(describe(&json!({ "status": "pending", "task": null })), "pending");
-        let job = json!({ "status": "waiting", "task": "/do/1/pause", "due_at": "12:00Z" });
-        assert_eq!(describe(&job), "waiting at /do/1/pause until 12:00Z");
+        let job = json!({
+            "status": "waiting", "task": "/do/1/pause", "due_at": "2026-11-21T06:00:00.25Z",
+        });
+        assert_eq!(describe(&job), "waiting at /do/1/pause until 06:00:00 UTC");
     }
 }
