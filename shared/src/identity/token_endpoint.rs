@@ -31,6 +31,8 @@ pub const HTTP_TIMEOUT: Duration = Duration::from_secs(8);
 const QUICK_RETRY_PAUSE: Duration = Duration::from_millis(300);
 /// With less left of [`HTTP_TIMEOUT`] there is no second attempt: it would only blur the first answer.
 const MIN_SECOND_ATTEMPT: Duration = Duration::from_secs(2);
+/// What a proof has to leave for the request itself: one that is cut off may have been processed.
+const MIN_REQUEST: Duration = Duration::from_secs(1);
 
 /// The provider's token endpoint, asked in Errand's name.
 #[derive(Debug)]
@@ -159,10 +161,11 @@ impl TokenEndpoint {
     /// otherwise what is wrong with the last.
     async fn prove(&self, request: &Request<'_>, start: usize) -> Result<(usize, Proof), String> {
         let endpoint = self.authority.token_endpoint(&request.principal.tenant);
+        let deadline = request.deadline - MIN_REQUEST;
         let mut problem = "no client credential is configured".to_owned();
         for (number, credential) in self.credentials.iter().enumerate().skip(start) {
             let proof = credential.prove(&self.client_id, &endpoint, &self.clock);
-            problem = match time::timeout_at(request.deadline, proof).await {
+            problem = match time::timeout_at(deadline, proof).await {
                 Ok(Ok(proof)) => return Ok((number, proof)),
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => return Err("client credential: no proof in time".to_owned()),
