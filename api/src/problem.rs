@@ -136,7 +136,7 @@ impl Problem {
             StatusCode::INTERNAL_SERVER_ERROR,
             "internal_error",
             "Internal error",
-            "Something went wrong on this side. Nothing was stored.",
+            "Something went wrong on this side.",
         )
     }
 }
