@@ -274,6 +274,19 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn an_address_is_short_and_not_encoded_again_and_again() {
+        let api = api("https://p.example");
+        assert!(resolve(&api, "GET", "api/a%252520b", &[]).is_ok());
+        for hidden in ["api/%25252e%25252e/x".to_owned(), format!("api/%{}2e", "25".repeat(2_000))]
+        {
+            let refused = resolve(&api, "GET", &hidden, &[]);
+            assert!(matches!(refused, Err(AddressError::Ambiguous(_))), "{hidden}");
+        }
+        let long = format!("api/{}", "x".repeat(MAX_BYTES));
+        assert_eq!(resolve(&api, "GET", &long, &[]), Err(AddressError::TooLong));
+    }
+
+    #[test]
     fn hostile_spellings_are_refused() {
         let api = api("https://p.example/api");
         for hostile in [
