@@ -1,0 +1,3 @@
+//! Stories of the product, told from outside. See `TestApp`.
+
+fn main() {}
