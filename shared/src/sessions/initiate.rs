@@ -88,6 +88,24 @@ impl Sessions {
         Ok(Initiated { outcome, turn: Some(turn) })
     }
 
+    /// Exchanges a fresh token of the user into an existing session, and makes every job of it that
+    /// waited for the user due. Always asks the provider: what it refused before it may grant now.
+    ///
+    /// # Errors
+    /// As [`Sessions::initiate`]; the session and its jobs stay as they are.
+    pub async fn resume(
+        &self,
+        caller: &Caller,
+        session_key: &str,
+        api: &DownstreamApi,
+    ) -> Result<(), InitiateError> {
+        let hash = caller.assertion.hash();
+        let grant = self.exchange(caller, Some(session_key), hash, api).await?;
+        self.store.replace_grant(&caller.principal, &grant).await?;
+        self.store.announce();
+        Ok(())
+    }
+
     async fn usable_session(
         &self,
         caller: &Caller,

@@ -326,7 +326,16 @@ async fn a_suspended_job_goes_on_when_its_user_returns(store: TestStore) {
     assert_eq!(job.due_at, Some(job.deadline_at));
     assert!(store.claim(Uuid::now_v7(), 1, MINUTE).await.unwrap().is_empty());
 
-    let another = store.submit(&alice(), Some(Grant::New(&new_grant(Some("k"), 2)))).await;
+    store.replace_grant(&bob(), &new_grant(Some("k"), 9)).await.unwrap();
+    assert_eq!(store.get(id, &alice()).await.status, JobStatus::Suspended);
+    store.replace_grant(&alice(), &new_grant(Some("k"), 2)).await.unwrap();
+    assert_eq!(store.get(id, &alice()).await.status, JobStatus::Waiting);
+    let claimed = store.claim_one().await;
+    let version = store.grant(session.id, &alice()).await.version;
+    let again = record(Next::Suspend { suspension: suspension(), session_version: version });
+    store.record(&claimed.lease, &again).await.unwrap();
+
+    let another = store.submit(&alice(), Some(Grant::New(&new_grant(Some("k"), 3)))).await;
     let job = store.get(id, &alice()).await;
     assert_eq!((job.status, job.suspension), (JobStatus::Waiting, None));
     let claimed = store.claim(Uuid::now_v7(), 10, MINUTE).await.unwrap();

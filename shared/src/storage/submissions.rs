@@ -36,6 +36,9 @@ pub trait Submissions: fmt::Debug + Send + Sync {
     /// A new grant replaces the one under its key and wakes every suspended job of that session.
     async fn submit(&self, submission: &Submission<'_>) -> Result<Submitted, StoreError>;
 
+    /// Writes a new grant into the session under its key and wakes every suspended job of it.
+    async fn replace_grant(&self, owner: &Principal, grant: &NewGrant) -> Result<(), StoreError>;
+
     /// Returns the job, if it is there and `owner`'s.
     async fn job(&self, id: Uuid, owner: &Principal) -> Result<Option<Job>, StoreError>;
 }

@@ -127,6 +127,14 @@ impl Submissions for Database {
         Ok(Submitted::Created)
     }
 
+    async fn replace_grant(&self, owner: &Principal, grant: &NewGrant) -> Result<(), StoreError> {
+        let mut transaction = begin(&self.writer).await?;
+        let id = self.write_grant(&mut transaction, owner, grant).await?;
+        wake_suspended(&mut transaction, id).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
     async fn job(&self, id: Uuid, owner: &Principal) -> Result<Option<Job>, StoreError> {
         let row = sqlx::query(
             "select jobs.status, jobs.namespace, jobs.name, jobs.version, sessions.session_key,

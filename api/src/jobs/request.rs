@@ -1,0 +1,279 @@
+//! The body of `POST /v1/jobs`, read strictly: everything that is wrong with it at once.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use errand_shared::{
+    config::{DownstreamApis, Limits},
+    time::Timestamp,
+    workflow::{Problem, Workflow, check, duration::parse_iso8601},
+};
+use serde_json::{Map, Value};
+
+/// How long a job may take if its submitter does not say.
+const DEFAULT_DEADLINE: Duration = Duration::from_hours(30 * 24);
+
+/// What a client says to have a key allocated (Microsoft.Identity.Web: `AllocateForMe`).
+const ALLOCATE: &str = "AllocateForMe";
+
+const MAX_SESSION_KEY: usize = 200;
+const MAX_TAGS: usize = 32;
+const MAX_TAG_NAME: usize = 64;
+const MAX_TAG_VALUE: usize = 256;
+
+/// A submission whose body is right in itself.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) workflow: Workflow,
+    pub(super) definition: Value,
+    pub(super) input: Value,
+    /// The caller's own key; none to allocate one.
+    pub(super) session_key: Option<String>,
+    pub(super) run_at: Option<Timestamp>,
+    pub(super) deadline: Duration,
+    pub(super) tags: BTreeMap<String, String>,
+}
+
+impl Request {
+    /// Reads a body; the problems' pointers lead into it.
+    pub(super) fn read(
+        body: Value,
+        limits: &Limits,
+        apis: &DownstreamApis,
+        inline: bool,
+    ) -> Result<Self, Vec<Problem>> {
+        let Value::Object(members) = body else {
+            return Err(vec![problem("", "Expected an object.")]);
+        };
+        let mut reader = Reader { members, problems: Vec::new() };
+        let definition = reader.take("definition");
+        let workflow = reader.workflow(definition.as_ref(), limits, apis, inline);
+        let request = (
+            reader.take("input").unwrap_or_else(|| Value::Object(Map::new())),
+            reader.session_key(),
+            reader.run_at(),
+            reader.deadline(limits),
+            reader.tags(),
+        );
+        reader.only("preflight", &"first".into(), "Only `first` is supported yet.");
+        reader.only("priority", &0.into(), "Only 0 is supported yet.");
+        reader.only("callback", &Value::Null, "`callback` is not supported yet.");
+        reader.no_more();
+        match (workflow, definition) {
+            (Some(workflow), Some(definition)) if reader.problems.is_empty() => {
+                let (input, session_key, run_at, deadline, tags) = request;
+                Ok(Self { workflow, definition, input, session_key, run_at, deadline, tags })
+            }
+            _ => Err(reader.problems),
+        }
+    }
+}
+
+struct Reader {
+    members: Map<String, Value>,
+    problems: Vec<Problem>,
+}
+
+impl Reader {
+    /// Takes a member; `null` is as good as none.
+    fn take(&mut self, name: &str) -> Option<Value> {
+        self.members.shift_remove(name).filter(|value| !value.is_null())
+    }
+
+    fn refuse(&mut self, pointer: &str, detail: impl Into<String>) {
+        self.problems.push(problem(pointer, detail));
+    }
+
+    fn workflow(
+        &mut self,
+        definition: Option<&Value>,
+        limits: &Limits,
+        apis: &DownstreamApis,
+        inline: bool,
+    ) -> Option<Workflow> {
+        let Some(definition) = definition else {
+            self.refuse("/definition", "`definition` is required: a workflow document.");
+            return None;
+        };
+        if definition.get("document").is_none() && definition.get("name").is_some() {
+            self.refuse(
+                "/definition",
+                "Registered workflows are not supported yet; send the document.",
+            );
+            return None;
+        }
+        if !inline {
+            self.refuse("/definition", "Documents of clients are switched off here.");
+            return None;
+        }
+        match check(definition, limits, Some(apis)) {
+            Ok(workflow) => Some(workflow),
+            Err(problems) => {
+                self.problems.extend(problems.into_iter().map(|found| Problem {
+                    pointer: format!("/definition{}", found.pointer),
+                    detail: found.detail,
+                }));
+                None
+            }
+        }
+    }
+
+    fn session_key(&mut self) -> Option<String> {
+        let key = self.take("session_key")?;
+        match key.as_str() {
+            Some(ALLOCATE) => None,
+            Some(key) if is_session_key(key) => Some(key.to_owned()),
+            _ => {
+                let expected = "Expected `AllocateForMe` or 1 to 200 of the characters \
+                                A-Z a-z 0-9 . _ ~ -";
+                self.refuse("/session_key", expected);
+                None
+            }
+        }
+    }
+
+    fn run_at(&mut self) -> Option<Timestamp> {
+        let run_at = self.take("run_at")?;
+        let time = run_at.as_str().and_then(|text| text.parse().ok());
+        if time.is_none() {
+            self.refuse("/run_at", "Expected a time such as `2026-11-21T06:00:00Z` (RFC 3339).");
+        }
+        time
+    }
+
+    fn deadline(&mut self, limits: &Limits) -> Duration {
+        let Some(deadline) = self.take("deadline") else {
+            return DEFAULT_DEADLINE.min(limits.max_deadline);
+        };
+        let length = deadline.as_str().and_then(parse_iso8601);
+        let allowed = |length: &Duration| !length.is_zero() && *length <= limits.max_deadline;
+        length.filter(allowed).unwrap_or_else(|| {
+            let most = limits.max_deadline.as_secs();
+            let expected = format!(
+                "Expected an ISO 8601 duration such as `P30D` or `PT1H`, at most {most} seconds."
+            );
+            self.refuse("/deadline", expected);
+            DEFAULT_DEADLINE
+        })
+    }
+
+    fn tags(&mut self) -> BTreeMap<String, String> {
+        let tags = match self.take("tags") {
+            None => return BTreeMap::new(),
+            Some(Value::Object(tags)) if tags.len() <= MAX_TAGS => tags,
+            Some(_) => {
+                self.refuse("/tags", format!("Expected an object of at most {MAX_TAGS} texts."));
+                return BTreeMap::new();
+            }
+        };
+        let mut read = BTreeMap::new();
+        for (name, value) in tags {
+            match value {
+                Value::String(value)
+                    if (1..=MAX_TAG_NAME).contains(&name.len()) && value.len() <= MAX_TAG_VALUE =>
+                {
+                    read.insert(name, value);
+                }
+                _ => {
+                    let token = name.replace('~', "~0").replace('/', "~1");
+                    let expected = format!(
+                        "Expected a text of at most {MAX_TAG_VALUE} bytes under a name of at most \
+                         {MAX_TAG_NAME}."
+                    );
+                    self.refuse(&format!("/tags/{token}"), expected);
+                }
+            }
+        }
+        read
+    }
+
+    /// A member of the interface that can only be what it is without it.
+    fn only(&mut self, name: &str, expected: &Value, otherwise: &str) {
+        if self.take(name).is_some_and(|value| value != *expected) {
+            self.refuse(&format!("/{name}"), otherwise);
+        }
+    }
+
+    fn no_more(&mut self) {
+        for (name, _) in std::mem::take(&mut self.members) {
+            let token = name.replace('~', "~0").replace('/', "~1");
+            self.refuse(&format!("/{token}"), "Unknown property.");
+        }
+    }
+}
+
+fn problem(pointer: &str, detail: impl Into<String>) -> Problem {
+    Problem { pointer: pointer.to_owned(), detail: detail.into() }
+}
+
+fn is_session_key(key: &str) -> bool {
+    (1..=MAX_SESSION_KEY).contains(&key.len())
+        && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._~-".contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(body: Value) -> Result<Request, Vec<Problem>> {
+        Request::read(body, &Limits::default(), &DownstreamApis::new(), true)
+    }
+
+    fn definition() -> Value {
+        json!({
+            "document": {"dsl": "1.0.3", "namespace": "acme", "name": "n", "version": "1.0.0"},
+            "do": [{"a": {"set": {"x": 1}}}]
+        })
+    }
+
+    #[test]
+    fn only_the_definition_is_required() {
+        let request = read(json!({"definition": definition()})).unwrap();
+        assert_eq!(request.input, json!({}));
+        assert_eq!(request.deadline, DEFAULT_DEADLINE);
+        assert!(request.session_key.is_none() && request.run_at.is_none());
+        for key in [json!(null), json!("AllocateForMe")] {
+            let body = json!({"definition": definition(), "session_key": key});
+            assert!(read(body).unwrap().session_key.is_none());
+        }
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_said_at_once() {
+        let problems = read(json!({
+            "definition": {"document": {}, "do": []},
+            "session_key": "a/b",
+            "run_at": "tomorrow",
+            "deadline": "P9999D",
+            "tags": {"a/b": 1},
+            "preflight": "all",
+            "priority": 5,
+            "callback": {"url": "https://example.com"},
+            "defintion": {}
+        }))
+        .unwrap_err();
+        let pointers: Vec<&str> = problems.iter().map(|found| found.pointer.as_str()).collect();
+        for pointer in [
+            "/session_key",
+            "/run_at",
+            "/deadline",
+            "/tags/a~1b",
+            "/preflight",
+            "/priority",
+            "/callback",
+            "/defintion",
+        ] {
+            assert!(pointers.contains(&pointer), "{pointer} in {pointers:?}");
+        }
+        assert!(pointers.iter().any(|pointer| pointer.starts_with("/definition/document")));
+    }
+
+    #[test]
+    fn a_session_key_is_safe_in_a_path() {
+        assert!(is_session_key("monday-report_1.2~x") && is_session_key(&"k".repeat(200)));
+        for key in ["", "a b", "a/b", "ä", "a\n", &"k".repeat(201)] {
+            assert!(!is_session_key(key), "{key}");
+        }
+    }
+}

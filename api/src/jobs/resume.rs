@@ -1,0 +1,37 @@
+//! `POST /v1/jobs/{id}/resume`: the user is back.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{Path, State},
+    response::Response,
+};
+use errand_shared::jobs::JobStatus;
+
+use super::{get::find, representation::accepted};
+use crate::{authentication::Authenticated, problem::Problem, refusal, state::AppState};
+
+/// Exchanges the user's fresh token into the job's session; every suspended job of that session
+/// goes on from its last finished task.
+pub(crate) async fn resume(
+    State(state): State<Arc<AppState>>,
+    Authenticated(caller): Authenticated,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let job = find(&state, &id, &caller.principal).await?;
+    let (JobStatus::Suspended, Some(suspension), Some(session_key)) =
+        (job.status, &job.suspension, &job.session_key)
+    else {
+        return Err(Problem::not_suspended());
+    };
+    let Some(api) = state.downstream_apis.get(&suspension.api) else {
+        return Err(refusal::no_longer_configured(&suspension.api));
+    };
+    state
+        .sessions
+        .resume(&caller, session_key, api)
+        .await
+        .map_err(|error| refusal::uninitiated(&error, &caller, &state.identity, api))?;
+    let job = find(&state, &id, &caller.principal).await?;
+    Ok(accepted(job, &state.public_url))
+}

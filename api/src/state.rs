@@ -1,0 +1,44 @@
+//! What every request may need.
+
+use std::sync::Arc;
+
+use errand_shared::{
+    config::{Config, DownstreamApis, IdentityConfig, Limits},
+    identity::Verifier,
+    sessions::Sessions,
+    storage::SharedStore,
+    time::SharedClock,
+};
+use tokio_util::sync::CancellationToken;
+
+#[derive(Debug)]
+pub(crate) struct AppState {
+    pub(crate) store: SharedStore,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) verifier: Verifier,
+    pub(crate) identity: IdentityConfig,
+    pub(crate) downstream_apis: DownstreamApis,
+    pub(crate) limits: Limits,
+    /// May clients post documents of their own?
+    pub(crate) inline: bool,
+    /// Without a trailing slash.
+    pub(crate) public_url: String,
+    /// Requests that only wait end once this is cancelled.
+    pub(crate) stopping: CancellationToken,
+}
+
+impl AppState {
+    pub(crate) fn new(config: &Config, store: SharedStore, clock: SharedClock) -> Self {
+        Self {
+            sessions: Sessions::new(&config.identity, Arc::clone(&store), Arc::clone(&clock)),
+            verifier: Verifier::new(&config.identity, clock),
+            store,
+            identity: config.identity.clone(),
+            downstream_apis: config.downstream_apis.clone(),
+            limits: config.limits.clone(),
+            inline: config.workflows.inline,
+            public_url: config.api.public_url.trim_end_matches('/').to_owned(),
+            stopping: CancellationToken::new(),
+        }
+    }
+}
