@@ -1,3 +1,30 @@
-//! Stories of the product, told from outside. See `TestApp`.
+//! Stories of the product, told from outside: see `TestApp`.
 
-fn main() {}
+/// Makes each story a test on SQLite and one on PostgreSQL.
+macro_rules! on_both_databases {
+    ($($story:ident)*) => {
+        mod on_sqlite {
+            $(#[tokio::test]
+            async fn $story() {
+                super::$story(errand_tests::Database::Sqlite).await;
+            })*
+        }
+        mod on_postgres {
+            $(#[tokio::test]
+            async fn $story() {
+                super::$story(errand_tests::Database::Postgres).await;
+            })*
+        }
+    };
+}
+
+mod crashes;
+mod idempotency;
+mod jobs;
+mod many_jobs;
+mod provider_outages;
+mod retries;
+mod sessions;
+mod starting;
+mod stopping;
+mod suspension;
