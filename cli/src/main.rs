@@ -1,1 +1,67 @@
-fn main() {}
+//! `errand`: everything of Errand that is started from a terminal.
+//!
+//! One file per command. Results go to stdout, all else to stderr (`output`). Exit codes (`error`):
+//! 0 done, 1 failed, 2 wrong usage or configuration.
+
+mod error;
+mod keys;
+mod migrate;
+mod output;
+mod quickstart;
+mod serve;
+mod simulator;
+mod workflow;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use errand_shared::telemetry;
+
+use self::error::CommandError;
+
+/// Background jobs that run on behalf of your users.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Quickstart(quickstart::Arguments),
+    Serve(serve::Arguments),
+    Migrate(migrate::Arguments),
+    #[command(subcommand)]
+    Keys(keys::Command),
+    #[command(subcommand)]
+    Workflow(workflow::Command),
+    Simulator(simulator::Arguments),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let command = Arguments::parse().command;
+    match command {
+        Command::Quickstart(_) => telemetry::init_quietly(),
+        _ => telemetry::init(),
+    }
+    match run(command).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::note(&error.to_string());
+            error.exit_code()
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<(), CommandError> {
+    match command {
+        Command::Quickstart(arguments) => quickstart::run(arguments).await,
+        Command::Serve(arguments) => serve::run(arguments).await,
+        Command::Migrate(arguments) => migrate::run(arguments).await,
+        Command::Keys(command) => keys::run(&command),
+        Command::Workflow(command) => workflow::run(&command),
+        Command::Simulator(arguments) => simulator::run(arguments).await,
+    }
+}

@@ -7,9 +7,16 @@ use tracing_subscriber::EnvFilter;
 ///
 /// Standard output belongs to results.
 pub fn init() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
-        EnvFilter::new("warn,errand=info,errand_api=info,errand_shared=info,errand_worker=info")
-    });
+    log("warn,errand=info,errand_api=info,errand_shared=info,errand_worker=info");
+}
+
+/// Like [`init`], with warnings only by default: for a command whose progress people watch.
+pub fn init_quietly() {
+    log("warn");
+}
+
+fn log(default: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     // A second call, in a test, keeps the first one's choice.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -18,13 +25,16 @@ pub fn init() {
         .try_init();
 }
 
-/// Returns an error with its sources on one line.
+/// Returns an error with its sources on one line, each said once: some libraries repeat theirs.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
+        let cause = error.to_string();
+        if !text.ends_with(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
         source = error.source();
     }
     text

@@ -36,6 +36,12 @@ const OPERATOR_PAUSE: Duration = Duration::from_mins(1);
 /// Bounds of the delay while there is no token to be had.
 const TOKEN_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(5));
 
+/// How long to try to record before the job is left to the next worker.
+const RECORD_PATIENCE: Duration = Duration::from_mins(1);
+
+/// Bounds of the delay between two tries to record.
+const RECORD_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
 /// How often an answer of the identity provider that makes no sense is asked for again.
 const DOUBTFUL_ANSWERS: u32 = 3;
 
@@ -300,6 +306,24 @@ impl Advance<'_> {
             throttles: state.call.throttles,
             next,
         };
-        self.context.store.record(&self.job.lease, &record).await
+        self.record_patiently(&record).await
+    }
+
+    /// What a call came to is not thrown away because the database is being restarted. Recording
+    /// again is safe: the lease fences it.
+    async fn record_patiently(&self, record: &Record) -> Result<(), StoreError> {
+        let began = Instant::now();
+        let mut failures = 0;
+        loop {
+            match self.context.store.record(&self.job.lease, record).await {
+                Err(StoreError::Database(error)) if began.elapsed() < RECORD_PATIENCE => {
+                    failures += 1;
+                    let pause = retry_delay(RECORD_PAUSE.0, RECORD_PAUSE.1, failures);
+                    tracing::warn!("not recorded, next try in {pause:?}: {error}");
+                    tokio::time::sleep(pause).await;
+                }
+                recorded => return recorded,
+            }
+        }
     }
 }

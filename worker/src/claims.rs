@@ -14,6 +14,9 @@ use crate::{Context, leases::HeldLease, retry_delay::retry_delay};
 /// How long an idle worker waits before it looks again, if nothing tells it to look sooner.
 const POLL: Duration = Duration::from_secs(1);
 
+/// Between two looks when a job is due that this worker did not get: another is at it.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
+
 /// Bounds of the pause after the database did not answer.
 const DATABASE_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
 
@@ -43,7 +46,7 @@ pub(crate) async fn claim(
                 hand_out(&context, jobs, permits, &claimed).await;
                 // All that was wanted: there may be more.
                 if found < wanted {
-                    idle(&context, found > 0, &stop).await;
+                    idle(&context, &stop).await;
                 }
             }
             Err(error) => {
@@ -107,12 +110,9 @@ async fn hand_out(
 }
 
 /// Waits until there may be something to claim.
-async fn idle(context: &Context, found_some: bool, stop: &CancellationToken) {
+async fn idle(context: &Context, stop: &CancellationToken) {
     let pause = match context.store.next_due().await {
-        // Due already and not ours: other workers are at it, or it was announced this moment.
-        Ok(Some(due)) if due < POLL => {
-            due.max(Duration::from_millis(if found_some { 1 } else { 5 }))
-        }
+        Ok(Some(due)) if due < POLL => due.max(SHORTEST_PAUSE),
         Ok(_) | Err(_) => POLL,
     };
     tokio::select! {

@@ -14,6 +14,8 @@ use uuid::Uuid;
 #[derive(Debug, Clone)]
 pub(crate) struct Leases {
     store: SharedStore,
+    /// Once cancelled, what is dropped is given back with the rest and is no interruption.
+    stopping: CancellationToken,
     held: Arc<Mutex<HashMap<Uuid, Held>>>,
 }
 
@@ -36,8 +38,8 @@ pub(crate) struct HeldLease {
 }
 
 impl Leases {
-    pub(crate) fn new(store: SharedStore) -> Self {
-        Self { store, held: Arc::default() }
+    pub(crate) fn new(store: SharedStore, stopping: CancellationToken) -> Self {
+        Self { store, stopping, held: Arc::default() }
     }
 
     /// From now on the lease is renewed.
@@ -102,7 +104,7 @@ impl HeldLease {
 impl Drop for HeldLease {
     fn drop(&mut self) {
         self.leases.forget(&self.lease);
-        if self.settled {
+        if self.settled || self.leases.stopping.is_cancelled() {
             return;
         }
         let (store, lease) = (Arc::clone(&self.leases.store), self.lease.clone());

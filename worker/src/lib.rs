@@ -56,16 +56,17 @@ impl Worker {
     /// Claims nothing yet.
     pub fn new(config: &Config, store: SharedStore, clock: SharedClock) -> Self {
         let slowest = config.downstream_apis.values().map(|api| api.timeout).max();
+        let stopping = CancellationToken::new();
         let context = Context {
             id: Uuid::now_v7(),
             sessions: Sessions::new(&config.identity, Arc::clone(&store), clock),
-            leases: Leases::new(Arc::clone(&store)),
+            leases: Leases::new(Arc::clone(&store), stopping.clone()),
             store,
             identity: config.identity.clone(),
             downstream_apis: config.downstream_apis.clone(),
             limits: config.limits.clone(),
             http: http::client(slowest.unwrap_or_default()),
-            stopping: CancellationToken::new(),
+            stopping,
         };
         Self { config: config.worker.clone(), context: Arc::new(context) }
     }

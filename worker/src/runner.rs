@@ -51,7 +51,10 @@ pub(crate) async fn run(config: &WorkerConfig, context: Arc<Context>, stop: Canc
     rescuing.abort();
     context.sessions.finish_refreshes().await;
     match context.store.release(context.id).await {
-        Ok(released) => tracing::info!(released, "worker stopped"),
+        Ok(released) => {
+            context.store.announce();
+            tracing::info!(released, "worker stopped");
+        }
         Err(error) => tracing::warn!("jobs were not given back, their leases run out: {error}"),
     }
 }

@@ -33,7 +33,7 @@ use std::{str::FromStr, sync::Arc, time::Duration};
 use chrono::{DateTime, Utc};
 use secrecy::ExposeSecret;
 use sqlx::{
-    Decode, Encode, Pool, Postgres, Transaction, Type,
+    Connection, Decode, Encode, PgConnection, Pool, Postgres, Transaction, Type,
     encode::IsNull,
     error::BoxDynError,
     postgres::{
@@ -83,6 +83,8 @@ pub(super) async fn open(
     if !config.prepared_statements {
         options = options.statement_cache_capacity(0);
     }
+    // A pool only says that it timed out; a connection says why there is none.
+    PgConnection::connect_with(&options).await?.close().await?;
     let pool = PgPoolOptions::new()
         .max_connections(16)
         .acquire_timeout(Duration::from_secs(5))

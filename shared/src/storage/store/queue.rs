@@ -115,36 +115,11 @@ impl Queue for Database {
     }
 
     async fn interrupt(&self, lease: &Lease) -> Result<(), StoreError> {
-        sqlx::query(concat!(
-            "update jobs set status = 'waiting', lease_until = null, worker_id = null,
-                    interruptions = interruptions + 1, revision = revision + 1, due_at = ",
-            now!(),
-            ", updated_at = ",
-            now!(),
-            " where id = $1 and lease_id = $2 and status = 'running'"
-        ))
-        .bind(lease.job_id)
-        .bind(lease.lease_id)
-        .execute(&self.writer)
-        .await?;
-        Ok(())
+        self.give_back(lease, Duration::ZERO, 1).await
     }
 
     async fn hold(&self, lease: &Lease, length: Duration) -> Result<(), StoreError> {
-        sqlx::query(concat!(
-            "update jobs set status = 'waiting', lease_until = null, worker_id = null,
-                    revision = revision + 1, due_at = ",
-            after!("$3"),
-            ", updated_at = ",
-            now!(),
-            " where id = $1 and lease_id = $2 and status = 'running'"
-        ))
-        .bind(lease.job_id)
-        .bind(lease.lease_id)
-        .bind(micros(length))
-        .execute(&self.writer)
-        .await?;
-        Ok(())
+        self.give_back(lease, length, 0).await
     }
 
     async fn record(&self, lease: &Lease, record: &Record) -> Result<(), StoreError> {
@@ -230,6 +205,30 @@ impl Queue for Database {
 }
 
 impl Database {
+    /// Ends the lease of a job that nothing was recorded of.
+    async fn give_back(
+        &self,
+        lease: &Lease,
+        due_after: Duration,
+        interruptions: i32,
+    ) -> Result<(), StoreError> {
+        sqlx::query(concat!(
+            "update jobs set status = 'waiting', lease_until = null, worker_id = null,
+                    interruptions = interruptions + $4, revision = revision + 1, due_at = ",
+            after!("$3"),
+            ", updated_at = ",
+            now!(),
+            " where id = $1 and lease_id = $2 and status = 'running'"
+        ))
+        .bind(lease.job_id)
+        .bind(lease.lease_id)
+        .bind(micros(due_after))
+        .bind(interruptions)
+        .execute(&self.writer)
+        .await?;
+        Ok(())
+    }
+
     fn read_claimed(
         &self,
         lease: Lease,
