@@ -19,5 +19,5 @@ pub use database::{Database, TestDatabase};
 pub use eventually::{PATIENCE, eventually};
 pub use program::{Ended, Program, run_to_end};
 pub use settings::Settings;
-pub use test_app::TestApp;
+pub use test_app::{TestApp, free_address};
 pub use user::User;

@@ -131,6 +131,18 @@ impl TestApp {
         assert!(self.try_to_start_api().await, "the API does not start again");
     }
 
+    /// Starts API and worker as one process (`errand serve`), where the API was.
+    pub async fn start_serving(&mut self) {
+        let mut program = self.start_program("errand", &["serve"], &[]);
+        assert!(self.is_ready(&mut program, &self.api_address.to_string()).await);
+        self.api = Some(program);
+    }
+
+    /// SIGKILL
+    pub async fn kill_api(&mut self) {
+        self.api.take().expect("the API runs").kill().await;
+    }
+
     /// SIGTERM, which it obeys.
     pub async fn stop_api(&mut self) {
         let api = self.api.take().expect("the API runs");
@@ -148,7 +160,7 @@ impl TestApp {
             let health = free_address().to_string();
             let mut environment = environment.to_vec();
             environment.push(("ERRAND__WORKER__LISTEN", &health));
-            let mut worker = self.start_program("errand-worker", &environment);
+            let mut worker = self.start_program("errand-worker", &[], &environment);
             if self.is_ready(&mut worker, &health).await {
                 self.workers.push(worker);
                 return;
@@ -183,21 +195,28 @@ impl TestApp {
     }
 
     async fn try_to_start_api(&mut self) -> bool {
-        let mut api = self.start_program("errand-api", &[]);
+        let mut api = self.start_program("errand-api", &[], &[]);
         let is_ready = self.is_ready(&mut api, &self.api_address.to_string()).await;
         self.api = is_ready.then_some(api);
         is_ready
     }
 
-    fn start_program(&mut self, name: &str, environment: &[(&str, &str)]) -> Program {
+    fn start_program(
+        &mut self,
+        name: &str,
+        command: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Program {
         self.started += 1;
         let log = self.folder.path().join(format!("{}-{name}.log", self.started));
         let path = self.configuration();
         let path = path.to_str().expect("temporary folders have plain names");
-        let log_levels = "info,errand_api=debug,errand_shared=debug,errand_worker=debug";
+        let log_levels =
+            "info,errand=debug,errand_api=debug,errand_shared=debug,errand_worker=debug";
         let mut variables = vec![("RUST_LOG", log_levels)];
         variables.extend_from_slice(environment);
-        Program::start(name, &["--config", path], &variables, &log)
+        let arguments = [command, &["--config", path]].concat();
+        Program::start(name, &arguments, &variables, &log)
     }
 
     /// Waits for `/readyz`. False if somebody else took the port.
@@ -282,7 +301,7 @@ impl Drop for TestApp {
 }
 
 /// An address that nobody listens on at this moment.
-fn free_address() -> SocketAddr {
+pub fn free_address() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("there is a free port");
     listener.local_addr().expect("it has an address")
 }

@@ -18,9 +18,11 @@ macro_rules! on_both_databases {
     };
 }
 
+mod command_line;
 mod crashes;
 mod idempotency;
 mod jobs;
+mod malformed;
 mod many_jobs;
 mod provider_outages;
 mod retries;
