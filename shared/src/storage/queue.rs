@@ -7,7 +7,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::StoreError;
-use crate::{identity::Principal, jobs::Suspension, time::Timestamp, workflow::Progress};
+use crate::{identity::Principal, jobs::{JobStatus, Suspension}, time::Timestamp, workflow::Progress};
 
 /// The jobs table as a queue.
 #[async_trait]
@@ -135,4 +135,17 @@ pub enum Next {
     Complete(Value),
     /// The workflow error object; the end.
     Fault(Value),
+}
+
+impl Next {
+    /// What the job's status becomes.
+    pub(super) fn status(&self) -> JobStatus {
+        match self {
+            Self::Continue => JobStatus::Running,
+            Self::Wait { .. } => JobStatus::Waiting,
+            Self::Suspend { .. } => JobStatus::Suspended,
+            Self::Complete(_) => JobStatus::Completed,
+            Self::Fault(_) => JobStatus::Faulted,
+        }
+    }
 }

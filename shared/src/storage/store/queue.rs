@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::Row;
+use sqlx::{Executor, Row};
 use uuid::Uuid;
 
 use super::{
@@ -123,45 +123,51 @@ impl Queue for Database {
     }
 
     async fn record(&self, lease: &Lease, record: &Record) -> Result<(), StoreError> {
-        let mut transaction = begin(&self.writer).await?;
-        let (status, due_at) = match &record.next {
-            Next::Continue => (JobStatus::Running, None),
-            Next::Wait { due_at } => (JobStatus::Waiting, Some(*due_at)),
-            Next::Suspend { session_version, .. } => {
-                // Locked, so that the user's return is either seen here or sees this suspension.
-                let unchanged = sqlx::query(concat!(
-                    "select 1 from sessions
-                     where id = (select session_id from jobs where id = $1) and version = $2",
-                    locked!("share")
-                ))
-                .bind(lease.job_id)
-                .bind(session_version)
-                .fetch_optional(&mut *transaction)
-                .await?
-                .is_some();
-                (if unchanged { JobStatus::Suspended } else { JobStatus::Waiting }, None)
-            }
-            Next::Complete(_) => (JobStatus::Completed, None),
-            Next::Fault(_) => (JobStatus::Faulted, None),
+        let Next::Suspend { session_version, .. } = &record.next else {
+            return self.write_record(&self.writer, lease, record, record.next.status()).await;
         };
+        let mut transaction = begin(&self.writer).await?;
+        // Locked, so that the user's return is either seen here or sees this suspension.
+        let unchanged = sqlx::query(concat!(
+            "select 1 from sessions
+             where id = (select session_id from jobs where id = $1) and version = $2",
+            locked!("share")
+        ))
+        .bind(lease.job_id)
+        .bind(session_version)
+        .fetch_optional(&mut *transaction)
+        .await?
+        .is_some();
+        let status = if unchanged { JobStatus::Suspended } else { JobStatus::Waiting };
+        self.write_record(&mut *transaction, lease, record, status).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+}
+
+impl Database {
+    async fn write_record(
+        &self,
+        executor: impl Executor<'_, Database = Db>,
+        lease: &Lease,
+        record: &Record,
+        status: JobStatus,
+    ) -> Result<(), StoreError> {
         let place = |column| job_place(lease.job_id, column, &lease.owner);
         // A finished job keeps its end, not the way to it.
         let checkpoint =
             (!status.is_final()).then(|| self.seal(place("checkpoint"), &record.checkpoint));
-        let output = match &record.next {
-            Next::Complete(output) => Some(self.seal_json(place("output"), output)),
-            _ => None,
-        };
-        let error = match &record.next {
-            Next::Fault(error) => Some(self.seal_json(place("error"), error)),
-            _ => None,
-        };
-        let suspension = match (&record.next, status) {
-            (Next::Suspend { suspension, .. }, JobStatus::Suspended) => {
-                Some(self.seal_json(place("suspension"), suspension))
+        let (mut due_at, mut output, mut error, mut suspension) = (None, None, None, None);
+        match &record.next {
+            Next::Continue => {}
+            Next::Wait { due_at: at } => due_at = Some(*at),
+            Next::Suspend { suspension: missing, .. } => {
+                suspension = (status == JobStatus::Suspended)
+                    .then(|| self.seal_json(place("suspension"), missing));
             }
-            _ => None,
-        };
+            Next::Complete(value) => output = Some(self.seal_json(place("output"), value)),
+            Next::Fault(value) => error = Some(self.seal_json(place("error"), value)),
+        }
         let written = sqlx::query(concat!(
             "update jobs set
                 status = $3,
@@ -194,17 +200,14 @@ impl Queue for Database {
         .bind(output)
         .bind(error)
         .bind(suspension)
-        .execute(&mut *transaction)
+        .execute(executor)
         .await?;
-        if written.rows_affected() == 0 {
-            return Err(StoreError::LeaseLost);
+        match written.rows_affected() {
+            0 => Err(StoreError::LeaseLost),
+            _ => Ok(()),
         }
-        transaction.commit().await?;
-        Ok(())
     }
-}
 
-impl Database {
     /// Ends the lease of a job that nothing was recorded of.
     async fn give_back(
         &self,
