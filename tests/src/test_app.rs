@@ -247,6 +247,9 @@ impl TestApp {
         for program in self.workers.drain(..).chain(self.api.take()) {
             assert_eq!(program.terminate().await, Some(0), "SIGTERM is obeyed");
         }
+        for (name, log) in self.logs() {
+            assert!(!log.contains("panicked"), "something panicked: {name}");
+        }
         self.assert_no_secret_leaked().await;
         self.database.remove().await;
         self.finished = true;
@@ -259,18 +262,20 @@ impl TestApp {
             &self.simulator.description().client_secret,
             BASE64_STANDARD.encode(self.encryption_key),
         );
-        let received = self.connection.received.lock().expect("nobody panics while holding it");
-        canaries.assert_absent("an answer", received.as_bytes());
-        drop(received);
-
         let mut places = self.database.content().await;
         assert!(places.iter().any(|(_, bytes)| !bytes.is_empty()), "the database is empty");
+        canaries.assert_absent("an answer", self.received().as_bytes());
         places.extend(self.logs().into_iter().map(|(name, log)| (name, log.into_bytes())));
         for (place, bytes) in places {
             canaries.assert_absent(&place, &bytes);
             let text = String::from_utf8_lossy(&bytes);
             assert!(!text.contains(canaries::INPUT), "a job's input is in {place}");
         }
+    }
+
+    /// What Errand has answered.
+    fn received(&self) -> String {
+        self.connection.received.lock().expect("nobody panics while holding it").clone()
     }
 
     /// What the processes have written, by file.

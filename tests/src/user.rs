@@ -44,6 +44,7 @@ impl User {
     }
 
     /// The same person with a fresh token.
+    #[must_use]
     pub fn sign_in_again(&self, simulator: &Simulator) -> Self {
         Self { token: simulator.user_token(&self.name), ..self.clone() }
     }

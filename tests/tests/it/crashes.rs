@@ -14,7 +14,7 @@ on_both_databases! {
 }
 
 /// Long enough for a worker to be killed meanwhile; whoever has sent such a call gets no answer.
-const SLOW: Duration = Duration::from_secs(60);
+const SLOW: Duration = Duration::from_mins(1);
 
 fn slow_answer() -> ScriptedAnswer {
     ScriptedAnswer { reply: Reply::Usual, delay: SLOW, after_processing: false }

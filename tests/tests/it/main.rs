@@ -1,5 +1,7 @@
 //! Stories of the product, told from outside: see `TestApp`.
 
+#![expect(clippy::unwrap_used, reason = "a story ends where something is not as it should be")]
+
 /// Makes each story a test on SQLite and one on PostgreSQL.
 macro_rules! on_both_databases {
     ($($story:ident)*) => {

@@ -23,7 +23,7 @@ async fn a_stopped_worker_hands_back_what_it_had(database: Database) {
     let mut app = TestApp::start_with(database, settings).await;
     let slow = ScriptedAnswer {
         reply: Reply::Usual,
-        delay: Duration::from_secs(60),
+        delay: Duration::from_mins(1),
         after_processing: false,
     };
     app.simulator.script_call_answer("GET", "/partner/api/slow", slow);
