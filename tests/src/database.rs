@@ -53,6 +53,18 @@ impl TestDatabase {
         .expect("the table is there")
     }
 
+    /// Ends every connection of others, as a restart of the server does. PostgreSQL only.
+    pub async fn end_connections(&self) {
+        let ended = sqlx::query(
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity
+             where datname = current_database() and pid <> pg_backend_pid()",
+        )
+        .fetch_all(&mut connect(&self.url).await)
+        .await
+        .expect("a role may end its own connections");
+        assert!(!ended.is_empty(), "nobody was connected");
+    }
+
     /// Every byte of it, by file or table.
     pub async fn content(&self) -> Vec<(String, Vec<u8>)> {
         match self.kind {

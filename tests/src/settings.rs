@@ -10,6 +10,8 @@ pub struct Settings {
     pub simulator: Options,
     /// Workers that are started at once.
     pub workers: usize,
+    /// `RUST_LOG` of all processes.
+    pub log_levels: &'static str,
     /// `worker.lease_seconds`
     pub lease_seconds: u32,
     /// `worker.drain_seconds`
@@ -28,6 +30,7 @@ impl Default for Settings {
         Self {
             simulator: Options { reuse_detection: true, ..Options::default() },
             workers: 1,
+            log_levels: "info,errand=debug,errand_api=debug,errand_shared=debug,errand_worker=debug",
             lease_seconds: 60,
             drain_seconds: 10,
             max_attempts: 3,

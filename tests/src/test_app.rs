@@ -213,7 +213,7 @@ impl TestApp {
         let path = path.to_str().expect("temporary folders have plain names");
         let log_levels =
             "info,errand=debug,errand_api=debug,errand_shared=debug,errand_worker=debug";
-        let mut variables = vec![("RUST_LOG", log_levels)];
+        let mut variables = vec![("RUST_LOG", self.settings.log_levels)];
         variables.extend_from_slice(environment);
         let arguments = [command, &["--config", path]].concat();
         Program::start(name, &arguments, &variables, &log)
@@ -279,7 +279,7 @@ impl TestApp {
     }
 
     /// What the processes have written, by file.
-    fn logs(&self) -> Vec<(String, String)> {
+    pub fn logs(&self) -> Vec<(String, String)> {
         let files = fs::read_dir(self.folder.path()).expect("the folder is there").flatten();
         let logs =
             files.map(|file| file.path()).filter(|path| path.extension() == Some("log".as_ref()));

@@ -22,8 +22,10 @@ macro_rules! on_both_databases {
 
 mod command_line;
 mod crashes;
+mod database_outages;
 mod idempotency;
 mod jobs;
+mod logs;
 mod malformed;
 mod many_jobs;
 mod provider_outages;

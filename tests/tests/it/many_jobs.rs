@@ -1,6 +1,9 @@
 //! Many jobs, two workers, one database.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use errand_tests::{Database, Settings, TestApp, User, eventually, workflows};
 use serde_json::{Value, json};
@@ -66,4 +69,31 @@ async fn submit_all(user: &User) -> Vec<Value> {
         });
     }
     clients.join_all().await.into_iter().flatten().collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_workers_refresh_one_session_and_present_no_token_twice() {
+    let mut settings = Settings::with_access_tokens_of(Duration::from_secs(2));
+    settings.workers = 2;
+    let app = TestApp::start_with(Database::Postgres, settings).await;
+    let alice = app.user("alice");
+    let mut jobs = Vec::new();
+    for _ in 0..60 {
+        jobs.push(alice.submit(&workflows::process_data(3)).await);
+    }
+    for job in &jobs {
+        alice.wait_until(job, "completed").await;
+    }
+
+    assert_eq!(app.exchanges().len(), 1);
+    let refreshes = app.refreshes();
+    // The tenant revokes everything at the first reuse; said again for whoever reads a failure.
+    assert!(refreshes.iter().all(|request| !request.reuse), "{refreshes:#?}");
+    let presented: HashSet<_> =
+        refreshes.iter().map(|request| request.refresh_token_hash.clone()).collect();
+    assert_eq!(presented.len(), refreshes.len());
+    // One per life of an access token, not one per job.
+    assert!(refreshes.len() < 20, "{} refreshes", refreshes.len());
+    assert_eq!(app.simulator.calls().len(), 2 * jobs.len());
+    app.finish().await;
 }
