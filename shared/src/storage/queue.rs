@@ -7,7 +7,12 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::StoreError;
-use crate::{identity::Principal, jobs::{JobStatus, Suspension}, time::Timestamp, workflow::Progress};
+use crate::{
+    identity::Principal,
+    jobs::{JobStatus, Suspension},
+    time::Timestamp,
+    workflow::Progress,
+};
 
 /// The jobs table as a queue.
 #[async_trait]
