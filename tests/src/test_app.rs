@@ -211,8 +211,6 @@ impl TestApp {
         let log = self.folder.path().join(format!("{}-{name}.log", self.started));
         let path = self.configuration();
         let path = path.to_str().expect("temporary folders have plain names");
-        let log_levels =
-            "info,errand=debug,errand_api=debug,errand_shared=debug,errand_worker=debug";
         let mut variables = vec![("RUST_LOG", self.settings.log_levels)];
         variables.extend_from_slice(environment);
         let arguments = [command, &["--config", path]].concat();
