@@ -10,7 +10,7 @@ mod acquire;
 mod initiate;
 mod turns;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -23,6 +23,9 @@ use self::{initiate::InitiationKey, turns::Turns};
 use crate::{
     config::IdentityConfig, identity::TokenEndpoint, storage::SharedStore, time::SharedClock,
 };
+
+/// How long the end of a process waits for refreshes: for the answer, and for the database.
+const LAST_REFRESHES: Duration = Duration::from_secs(20);
 
 /// Sessions of one identity provider and one client id.
 #[derive(Debug)]
@@ -54,6 +57,8 @@ impl Sessions {
     /// Waits until no refresh is under way; at the end of a process, after its jobs.
     pub async fn finish_refreshes(&self) {
         self.tasks.close();
-        self.tasks.wait().await;
+        if tokio::time::timeout(LAST_REFRESHES, self.tasks.wait()).await.is_err() {
+            tracing::error!("a refresh could not be written before the process ended");
+        }
     }
 }
