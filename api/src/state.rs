@@ -11,6 +11,8 @@ use errand_shared::{
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::streams::Streams;
+
 #[derive(Debug)]
 pub(crate) struct AppState {
     pub(crate) store: SharedStore,
@@ -19,6 +21,8 @@ pub(crate) struct AppState {
     pub(crate) identity: IdentityConfig,
     pub(crate) downstream_apis: DownstreamApis,
     pub(crate) limits: Limits,
+    pub(crate) streams: Arc<Streams>,
+    pub(crate) clock: SharedClock,
     /// May clients post documents of their own?
     pub(crate) inline: bool,
     /// Without a trailing slash.
@@ -31,10 +35,12 @@ impl AppState {
     pub(crate) fn new(config: &Config, store: SharedStore, clock: SharedClock) -> Self {
         Self {
             sessions: Sessions::new(&config.identity, Arc::clone(&store), Arc::clone(&clock)),
-            verifier: Verifier::new(&config.identity, clock),
+            verifier: Verifier::new(&config.identity, Arc::clone(&clock)),
             store,
             identity: config.identity.clone(),
             downstream_apis: config.downstream_apis.clone(),
+            streams: Streams::new(config.limits.streams_per_user),
+            clock,
             limits: config.limits.clone(),
             inline: config.workflows.inline,
             public_url: config.api.public_url.trim_end_matches('/').to_owned(),

@@ -230,7 +230,7 @@ impl Advance<'_> {
         let delay = retry_delay(api.retry.initial, api.retry.max, failures)
             .max(transient.retry_after.unwrap_or_default());
         tracing::info!(task.reference = call.task, failures, ?delay, "a call is sent again later");
-        Performed::Postponed(Next::Wait { due_at: self.now() + delay })
+        Performed::Postponed(Next::Retry { due_at: self.now() + delay })
     }
 
     /// Draws the consequence of having no token: none of them burns an attempt.
@@ -297,6 +297,7 @@ impl Advance<'_> {
     ) -> Result<(), StoreError> {
         let next = match next {
             Next::Wait { due_at } => Next::Wait { due_at: due_at.min(self.job.deadline_at) },
+            Next::Retry { due_at } => Next::Retry { due_at: due_at.min(self.job.deadline_at) },
             next => next,
         };
         let record = Record {

@@ -64,6 +64,7 @@ struct Suspension {
 struct Links {
     #[serde(rename = "self")]
     this: String,
+    events: String,
     resume: String,
 }
 
@@ -102,7 +103,7 @@ impl Representation {
                 resume_url: resume.clone(),
                 until: job.deadline_at,
             }),
-            links: Links { this, resume },
+            links: Links { events: format!("{this}/events"), this, resume },
         }
     }
 }

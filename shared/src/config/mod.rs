@@ -243,6 +243,8 @@ pub struct Limits {
     pub checkpoint_bytes: usize,
     /// `max_deadline`, default `P400D`.
     pub max_deadline: Duration,
+    /// `streams_per_user`, default 10: open event streams of one user on one API process.
+    pub streams_per_user: usize,
 }
 
 impl Default for Limits {
@@ -256,6 +258,7 @@ impl Default for Limits {
             calls: 20_000,
             checkpoint_bytes: 1_048_576,
             max_deadline: Duration::from_hours(400 * 24),
+            streams_per_user: 10,
         }
     }
 }

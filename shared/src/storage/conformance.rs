@@ -2,11 +2,14 @@
 //!
 //! One more case: an async function that takes a [`TestStore`], and its name in the list at the end.
 
+mod audit;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::json;
 use uuid::Uuid;
 
+use self::audit::*;
 use super::*;
 use crate::{
     config::EncryptionKey,
@@ -548,4 +551,8 @@ on_both! {
     a_job_that_cannot_be_decrypted_keeps_no_other_from_running
     several_processes_may_open_one_new_database
     an_announcement_is_not_lost_between_looking_and_waiting
+    a_job_tells_its_story_to_its_owner_only
+    what_a_late_worker_does_is_not_told
+    suspension_and_return_are_told_in_pairs
+    the_jobs_of_a_session_are_told_what_becomes_of_its_grant
 }

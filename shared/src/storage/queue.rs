@@ -3,11 +3,16 @@
 use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::StoreError;
-use crate::{identity::Principal, jobs::{JobStatus, Suspension}, time::Timestamp, workflow::Progress};
+use crate::{
+    identity::Principal,
+    jobs::{EventKind, JobStatus, Suspension},
+    time::Timestamp,
+    workflow::Progress,
+};
 
 /// The jobs table as a queue.
 #[async_trait]
@@ -121,6 +126,11 @@ pub enum Next {
         /// By the database's clock.
         due_at: Timestamp,
     },
+    /// As [`Next::Wait`]: then a call that failed is sent again.
+    Retry {
+        /// By the database's clock.
+        due_at: Timestamp,
+    },
     /// Nothing before the user acts, or the deadline; the lease ends.
     ///
     /// If the session's grant is no longer the one of `session_version`, the user has acted
@@ -142,10 +152,37 @@ impl Next {
     pub(super) fn status(&self) -> JobStatus {
         match self {
             Self::Continue => JobStatus::Running,
-            Self::Wait { .. } => JobStatus::Waiting,
+            Self::Wait { .. } | Self::Retry { .. } => JobStatus::Waiting,
             Self::Suspend { .. } => JobStatus::Suspended,
             Self::Complete(_) => JobStatus::Completed,
             Self::Fault(_) => JobStatus::Faulted,
         }
+    }
+}
+
+impl Record {
+    /// What its owner is told of it; `status` is what the job's status became.
+    pub(super) fn event(&self, status: JobStatus) -> Option<(EventKind, Value)> {
+        let task = self.progress.tasks.first();
+        Some(match &self.next {
+            Next::Continue => return None,
+            Next::Wait { due_at } => (EventKind::Waiting, json!({ "task": task, "until": due_at })),
+            Next::Retry { due_at } => {
+                (EventKind::CallRetried, json!({ "task": task, "until": due_at }))
+            }
+            Next::Suspend { suspension, .. } if status == JobStatus::Suspended => {
+                let Suspension { reason, api, scopes, .. } = suspension;
+                let data = json!({ "task": task, "reason": reason, "api": api, "scopes": scopes });
+                (EventKind::Suspended, data)
+            }
+            // The user has acted already.
+            Next::Suspend { .. } => (EventKind::Waiting, json!({ "task": task })),
+            Next::Complete(_) => (EventKind::Completed, json!({})),
+            // The document chose the rest of the error, which may be the user's data.
+            Next::Fault(error) => {
+                let status = error.get("status").filter(|status| status.is_number());
+                (EventKind::Faulted, json!({ "status": status }))
+            }
+        })
     }
 }

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     identity::{AccessToken, Principal, RefreshToken},
+    jobs::EventKind,
     storage::{
         Abandoned, Grants, HeldGrant, HeldToken, NewAccessToken, RefreshStart, StoreError,
         cipher::Place,
@@ -125,6 +126,8 @@ impl Grants for Database {
             return Ok(false);
         }
         self.put_access_token(&mut transaction, session_id, owner, access_token).await?;
+        let scope_set = &access_token.scope_set;
+        self.tell_of_session(&mut transaction, session_id, EventKind::Refreshed, scope_set).await?;
         transaction.commit().await?;
         Ok(true)
     }
