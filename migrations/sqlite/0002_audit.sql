@@ -21,3 +21,26 @@ create table session_events (
     data text not null,
     primary key (session_id, sequence)
 ) strict;
+
+-- What was called in the user's name; written with the record that follows the call.
+create table job_calls (
+    job_id blob not null references jobs (id) on delete cascade,
+    -- The job's revision after that record, and the call's number among those it brought.
+    sequence integer not null,
+    ordinal integer not null,
+    -- When it was sent.
+    at integer not null,
+    duration_ms integer not null,
+    task text not null,
+    api text not null,
+    -- JSON array: what the token was asked for with
+    scopes text not null,
+    method text not null,
+    -- encrypted; without the query
+    path blob not null,
+    attempt integer not null,
+    outcome text not null,
+    -- Null without an answer.
+    status integer,
+    primary key (job_id, sequence, ordinal)
+) strict;

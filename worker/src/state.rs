@@ -1,6 +1,7 @@
 //! What a worker keeps of a job between two claims, encrypted in its row.
 
 use errand_shared::{
+    jobs::SentCall,
     storage::ClaimedJob,
     workflow::{CHECKPOINT_FORMAT, Call, Checkpoint},
 };
@@ -12,6 +13,9 @@ pub(crate) struct State {
     format: u32,
     pub(crate) checkpoint: Checkpoint,
     pub(crate) call: CallState,
+    /// Sent since the last record.
+    #[serde(skip)]
+    pub(crate) sent: Vec<SentCall>,
 }
 
 /// How far a call is.
@@ -53,6 +57,7 @@ impl State {
                 format: CHECKPOINT_FORMAT,
                 checkpoint: Checkpoint::start(id, job.input.clone(), job.claimed_at),
                 call: CallState::default(),
+                sent: Vec::new(),
             });
         };
         let Format { format } = serde_json::from_slice(written)?;

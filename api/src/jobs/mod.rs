@@ -1,5 +1,6 @@
 //! `/v1/jobs`.
 
+mod calls;
 mod events;
 mod get;
 mod representation;
@@ -7,4 +8,4 @@ mod request;
 mod resume;
 mod submit;
 
-pub(crate) use self::{events::events, get::get, resume::resume, submit::submit};
+pub(crate) use self::{calls::calls, events::events, get::get, resume::resume, submit::submit};

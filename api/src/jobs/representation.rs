@@ -65,6 +65,7 @@ struct Links {
     #[serde(rename = "self")]
     this: String,
     events: String,
+    calls: String,
     resume: String,
 }
 
@@ -103,7 +104,12 @@ impl Representation {
                 resume_url: resume.clone(),
                 until: job.deadline_at,
             }),
-            links: Links { events: format!("{this}/events"), this, resume },
+            links: Links {
+                events: format!("{this}/events"),
+                calls: format!("{this}/calls"),
+                this,
+                resume,
+            },
         }
     }
 }

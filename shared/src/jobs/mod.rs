@@ -1,6 +1,7 @@
 //! What a job is. Which rows it is kept in stands in [`storage`](crate::storage), what its HTTP
 //! representation looks like stands in the API.
 
+mod call;
 mod event;
 mod status;
 
@@ -11,6 +12,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 pub use self::{
+    call::{CallOutcome, SentCall},
     event::{EventKind, EventPosition, JobEvent, NotAPosition},
     status::{JobStatus, UnknownStatus},
 };

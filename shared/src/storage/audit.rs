@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::StoreError;
 use crate::{
     identity::Principal,
-    jobs::{EventPosition, JobEvent},
+    jobs::{EventPosition, JobEvent, SentCall},
 };
 
 /// Rows of one answer at most.
@@ -25,4 +25,13 @@ pub trait Audit: fmt::Debug + Send + Sync {
         owner: &Principal,
         after: EventPosition,
     ) -> Result<Vec<JobEvent>, StoreError>;
+
+    /// Returns up to [`AUDIT_PAGE`] calls of the job after the first `skip`, in the order they were
+    /// recorded. None for somebody else's job.
+    async fn calls(
+        &self,
+        job_id: Uuid,
+        owner: &Principal,
+        skip: u32,
+    ) -> Result<Vec<SentCall>, StoreError>;
 }

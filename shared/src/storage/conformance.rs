@@ -163,6 +163,7 @@ fn record(next: Next) -> Record {
         progress: Progress { tasks: vec!["/do/1/pause".into()], completed: 1, total: Some(3) },
         attempts: 1,
         throttles: 0,
+        calls: Vec::new(),
         next,
     }
 }
@@ -555,4 +556,5 @@ on_both! {
     what_a_late_worker_does_is_not_told
     suspension_and_return_are_told_in_pairs
     the_jobs_of_a_session_are_told_what_becomes_of_its_grant
+    calls_are_recorded_with_what_follows_them
 }

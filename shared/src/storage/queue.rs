@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::StoreError;
 use crate::{
     identity::Principal,
-    jobs::{EventKind, JobStatus, Suspension},
+    jobs::{EventKind, JobStatus, SentCall, Suspension},
     time::Timestamp,
     workflow::Progress,
 };
@@ -112,6 +112,8 @@ pub struct Record {
     pub attempts: u32,
     /// How often the current call was asked to wait.
     pub throttles: u32,
+    /// What was sent since the record before.
+    pub calls: Vec<SentCall>,
     /// What happens next.
     pub next: Next,
 }

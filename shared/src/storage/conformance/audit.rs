@@ -1,7 +1,7 @@
 //! What is told of a job.
 
 use super::*;
-use crate::jobs::{EventPosition, JobEvent};
+use crate::jobs::{CallOutcome, EventPosition, JobEvent, SentCall};
 
 impl TestStore {
     async fn told(&self, id: Uuid) -> Vec<JobEvent> {
@@ -112,4 +112,35 @@ pub(super) async fn the_jobs_of_a_session_are_told_what_becomes_of_its_grant(sto
         let rest = store.events(id, &alice(), event.position).await.unwrap();
         assert_eq!(rest, told[index + 1..]);
     }
+}
+
+pub(super) async fn calls_are_recorded_with_what_follows_them(store: TestStore) {
+    let id = store.submit(&alice(), None).await;
+    let claimed = store.claim_one().await;
+    let call = |path: &str, outcome, status| SentCall {
+        task: "/do/0/get".into(),
+        api: "PartnerAPI".into(),
+        scopes: vec!["read".into()],
+        method: "GET".into(),
+        path: path.into(),
+        attempt: 1,
+        at: time(1_800_000_000) + Duration::from_micros(7),
+        duration_ms: 12,
+        outcome,
+        status,
+    };
+    let calls = [
+        call("/pets/ä", CallOutcome::Answered, Some(401)),
+        call("/pets/ä", CallOutcome::TimedOut, None),
+        call("/other", CallOutcome::Answered, Some(200)),
+    ];
+    let with = |next, calls: &[SentCall]| Record { calls: calls.to_vec(), ..record(next) };
+    store.record(&claimed.lease, &with(Next::Continue, &calls[..2])).await.unwrap();
+    let done = with(Next::Complete(json!(1)), &calls[2..]);
+    store.record(&claimed.lease, &done).await.unwrap();
+    // Neither the same again nor anybody else's.
+    assert!(store.record(&claimed.lease, &done).await.is_err());
+    assert_eq!(store.calls(id, &alice(), 0).await.unwrap(), calls);
+    assert_eq!(store.calls(id, &alice(), 1).await.unwrap(), calls[1..]);
+    assert!(store.calls(id, &bob(), 0).await.unwrap().is_empty());
 }

@@ -37,8 +37,9 @@ macro_rules! submitted {
         )
     };
 }
-/// Changes the job `$1` under the lease `$2`, with the event `$12` and its data `$13` unless they
-/// are null, in one round trip: what the fence keeps from changing tells nobody of a change.
+/// Changes the job `$1` under the lease `$2`, with the event `$12` and its data `$13` and the
+/// calls `$14` unless they are null, in one round trip: what the fence keeps from changing tells
+/// nobody of a change.
 macro_rules! recorded {
     ($set:expr) => {
         concat!(
@@ -50,7 +51,17 @@ macro_rules! recorded {
                 returning id, revision, updated_at),
              told as (
                 insert into job_events (job_id, sequence, at, kind, data)
-                select id, revision, updated_at, $12, $13 from changed where $12::text is not null)
+                select id, revision, updated_at, $12, $13 from changed where $12::text is not null),
+             called as (
+                insert into job_calls (job_id, sequence, ordinal, at, duration_ms, task, api,
+                                       scopes, method, path, attempt, outcome, status)
+                select id, revision, ordinal, 'epoch'::timestamptz + at * interval '1 microsecond',
+                       duration_ms, task, api, scopes, method, decode(path, 'hex'), attempt,
+                       outcome, status
+                from changed, json_to_recordset($14::json) as call (
+                    ordinal integer, at bigint, duration_ms bigint, task text, api text,
+                    scopes text, method text, path text, attempt integer, outcome text,
+                    status integer))
              select id from changed"
         )
     };

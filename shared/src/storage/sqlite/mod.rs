@@ -36,8 +36,8 @@ macro_rules! submitted {
         )
     };
 }
-/// Changes the job `$1` under the lease `$2`, after the event `$12` with its data `$13` unless they
-/// are null: several statements with one fence, for a transaction.
+/// Changes the job `$1` under the lease `$2`, after the event `$12` with its data `$13` and the
+/// calls `$14` unless they are null: several statements with one fence, for a transaction.
 macro_rules! recorded {
     ($set:expr) => {
         concat!(
@@ -46,6 +46,14 @@ macro_rules! recorded {
             now!(),
             ", $12, $13 from jobs
              where id = $1 and lease_id = $2 and status = 'running' and $12 is not null;
+             insert into job_calls (job_id, sequence, ordinal, at, duration_ms, task, api, scopes,
+                                    method, path, attempt, outcome, status)
+             select jobs.id, revision + 1, value ->> 'ordinal', value ->> 'at',
+                    value ->> 'duration_ms', value ->> 'task', value ->> 'api',
+                    value ->> 'scopes', value ->> 'method', unhex(value ->> 'path'),
+                    value ->> 'attempt', value ->> 'outcome', value ->> 'status'
+             from jobs, json_each($14)
+             where jobs.id = $1 and lease_id = $2 and status = 'running';
              update jobs set ",
             $set,
             ", revision = revision + 1, updated_at = ",

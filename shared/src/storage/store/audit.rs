@@ -1,3 +1,5 @@
+use std::fmt::Write;
+
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use sqlx::{Row, Transaction};
@@ -9,8 +11,8 @@ use super::{
 };
 use crate::{
     identity::Principal,
-    jobs::{EventKind, EventPosition, JobEvent},
-    storage::{AUDIT_PAGE, Audit, StoreError},
+    jobs::{EventKind, EventPosition, JobEvent, SentCall},
+    storage::{AUDIT_PAGE, Audit, Lease, StoreError, cipher::Place},
 };
 
 #[async_trait]
@@ -55,9 +57,81 @@ impl Audit for Database {
         };
         Ok(merge(after, read(of_job)?, read(of_session)?))
     }
+
+    async fn calls(
+        &self,
+        job_id: Uuid,
+        owner: &Principal,
+        skip: u32,
+    ) -> Result<Vec<SentCall>, StoreError> {
+        let rows = sqlx::query(
+            "select at, duration_ms, task, api, scopes, method, path, attempt, outcome, status
+             from job_calls
+             where job_id = (select id from jobs where id = $1 and tenant = $2 and subject = $3)
+             order by sequence, ordinal limit $4 offset $5",
+        )
+        .bind(job_id)
+        .bind(&owner.tenant)
+        .bind(&owner.subject)
+        .bind(i64::try_from(AUDIT_PAGE).unwrap_or(i64::MAX))
+        .bind(i64::from(skip))
+        .fetch_all(&self.reader)
+        .await?;
+        rows.iter().map(|row| self.read_call(job_id, owner, row)).collect()
+    }
 }
 
 impl Database {
+    /// The calls of a record, as a database makes rows of them: a JSON array; null if there are none.
+    pub(super) fn calls_json(&self, lease: &Lease, calls: &[SentCall]) -> Option<String> {
+        let rows: Vec<Value> = calls
+            .iter()
+            .enumerate()
+            .map(|(ordinal, call)| {
+                let path = self.seal(path_place(lease.job_id, &lease.owner), call.path.as_bytes());
+                json!({
+                    "ordinal": ordinal,
+                    "at": call.at.micros(),
+                    "duration_ms": call.duration_ms,
+                    "task": call.task,
+                    "api": call.api,
+                    "scopes": to_json(&call.scopes),
+                    "method": call.method,
+                    "path": hex(&path),
+                    "attempt": call.attempt,
+                    "outcome": call.outcome,
+                    "status": call.status,
+                })
+            })
+            .collect();
+        (!rows.is_empty()).then(|| to_json(&rows))
+    }
+
+    fn read_call(
+        &self,
+        job_id: Uuid,
+        owner: &Principal,
+        row: &<Db as sqlx::Database>::Row,
+    ) -> Result<SentCall, StoreError> {
+        let path: Vec<u8> = row.try_get("path")?;
+        let path = self.open(path_place(job_id, owner), &path)?;
+        let outcome: String = row.try_get("outcome")?;
+        let duration: i64 = row.try_get("duration_ms")?;
+        let status: Option<i32> = row.try_get("status")?;
+        Ok(SentCall {
+            task: row.try_get("task")?,
+            api: row.try_get("api")?,
+            scopes: from_json("scopes", job_id, row.try_get("scopes")?)?,
+            method: row.try_get("method")?,
+            path: String::from_utf8_lossy(&path).into_owned(),
+            attempt: row.try_get::<i32, _>("attempt")?.unsigned_abs(),
+            at: row.try_get("at")?,
+            duration_ms: duration.unsigned_abs(),
+            outcome: from_json("outcome", job_id, &to_json(&outcome))?,
+            status: status.and_then(|status| u16::try_from(status).ok()),
+        })
+    }
+
     /// Writes an event for each of the jobs, with the revision they have just been given.
     pub(super) async fn tell(
         &self,
@@ -104,6 +178,18 @@ impl Database {
         .await?;
         Ok(())
     }
+}
+
+fn path_place(row: Uuid, principal: &Principal) -> Place<'_> {
+    Place { table: "job_calls", column: "path", row, principal }
+}
+
+/// Bytes as both databases read them out of JSON.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// An event with its place in its own sequence.

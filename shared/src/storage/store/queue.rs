@@ -89,7 +89,7 @@ impl Queue for Database {
             now!(),
             ", updated_at = ",
             now!(),
-            " where status = 'running' and lease_until < ",
+            " where status = 'running' and lease_until <= ",
             now!(),
             " returning id"
         ))
@@ -211,6 +211,7 @@ impl Database {
         .bind(suspension)
         .bind(event.as_ref().map(|(kind, _)| kind.as_str()))
         .bind(event.map(|(_, data)| to_json(&data)))
+        .bind(self.calls_json(lease, &record.calls))
     }
 
     fn read_claimed(
