@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use errand_shared::{
-    config::{Config, DownstreamApis, IdentityConfig, Limits},
+    config::{Config, DownstreamApis, IdentityConfig, Limits, WebhooksConfig},
     identity::Verifier,
     sessions::Sessions,
     storage::SharedStore,
@@ -20,6 +20,7 @@ pub(crate) struct AppState {
     pub(crate) verifier: Verifier,
     pub(crate) identity: IdentityConfig,
     pub(crate) downstream_apis: DownstreamApis,
+    pub(crate) webhooks: WebhooksConfig,
     pub(crate) limits: Limits,
     pub(crate) streams: Arc<Streams>,
     pub(crate) clock: SharedClock,
@@ -41,6 +42,7 @@ impl AppState {
             downstream_apis: config.downstream_apis.clone(),
             streams: Streams::new(config.limits.streams_per_user),
             clock,
+            webhooks: config.webhooks.clone(),
             limits: config.limits.clone(),
             inline: config.workflows.inline,
             public_url: config.api.public_url.trim_end_matches('/').to_owned(),

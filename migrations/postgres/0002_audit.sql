@@ -44,3 +44,24 @@ create table job_calls (
     status integer,
     primary key (job_id, sequence, ordinal)
 );
+
+-- Where a job's submitter wants to be told of it: encrypted, and at which events (words).
+alter table jobs
+    add column callback bytea,
+    add column callback_events text,
+    add constraint jobs_callback check ((callback is null) = (callback_events is null));
+
+-- Webhooks to be sent; written with the event they tell of.
+create table webhook_deliveries (
+    job_id uuid not null,
+    sequence bigint not null,
+    -- Tries that were begun: the fence of what a try comes to.
+    attempts integer not null default 0,
+    -- When the next try begins; while one is under way, when it counts as lost. Null: never again.
+    due_at timestamptz,
+    delivered_at timestamptz,
+    primary key (job_id, sequence),
+    foreign key (job_id, sequence) references job_events on delete cascade
+);
+
+create index webhook_deliveries_due on webhook_deliveries (due_at) where due_at is not null;

@@ -44,3 +44,23 @@ create table job_calls (
     status integer,
     primary key (job_id, sequence, ordinal)
 ) strict;
+
+-- Where a job's submitter wants to be told of it: encrypted, and at which events (words).
+alter table jobs add column callback blob;
+alter table jobs add column callback_events text
+    check ((callback is null) = (callback_events is null));
+
+-- Webhooks to be sent; written with the event they tell of.
+create table webhook_deliveries (
+    job_id blob not null,
+    sequence integer not null,
+    -- Tries that were begun: the fence of what a try comes to.
+    attempts integer not null default 0,
+    -- When the next try begins; while one is under way, when it counts as lost. Null: never again.
+    due_at integer,
+    delivered_at integer,
+    primary key (job_id, sequence),
+    foreign key (job_id, sequence) references job_events on delete cascade
+) strict;
+
+create index webhook_deliveries_due on webhook_deliveries (due_at) where due_at is not null;

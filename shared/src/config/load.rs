@@ -12,7 +12,7 @@ use super::{
     report::Report,
     section::Section,
     spelling::Spelling,
-    worker, workflows,
+    webhooks, worker, workflows,
 };
 
 impl Config {
@@ -64,6 +64,7 @@ fn read(root: &Section) -> Option<Config> {
     let identity =
         identity::read(&root.section("identity"), allow_insecure_http, api_beyond_loopback);
     let downstream_apis = downstream_apis::read(root, allow_insecure_http);
+    let webhooks = webhooks::read(&root.section("webhooks"), allow_insecure_http);
     let workflows = workflows::read(&root.section("workflows"));
     let limits = limits::read(&root.section("limits"));
     not_yet::check(root);
@@ -76,6 +77,7 @@ fn read(root: &Section) -> Option<Config> {
         worker,
         identity: identity?,
         downstream_apis,
+        webhooks,
         workflows,
         limits,
         warnings: Vec::new(),

@@ -25,6 +25,7 @@ mod section;
 mod spelling;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 mod worker;
 mod workflows;
 
@@ -55,6 +56,8 @@ pub struct Config {
     pub identity: IdentityConfig,
     /// `[downstream_apis.NAME]`, in JSON `DownstreamApis:NAME`
     pub downstream_apis: DownstreamApis,
+    /// `[webhooks]`
+    pub webhooks: WebhooksConfig,
     /// `[workflows]`
     pub workflows: WorkflowsConfig,
     /// `[limits]`
@@ -215,6 +218,17 @@ pub struct RetryConfig {
     pub initial: Duration,
     /// `max_seconds`, default 300: no delay is longer.
     pub max: Duration,
+}
+
+/// Who may be told of jobs.
+#[derive(Debug, Clone)]
+pub struct WebhooksConfig {
+    /// `hosts`, default none: `host` or `host:port`, as a URL spells them.
+    pub hosts: Vec<String>,
+    /// `secret` or `secret_file`, one or several while rotating: `whsec_` and Base64.
+    pub secrets: Vec<SecretString>,
+    /// The key at the top: plain `http` beyond loopback.
+    pub allow_insecure_http: bool,
 }
 
 /// Which workflows may run.

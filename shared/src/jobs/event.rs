@@ -18,7 +18,7 @@ pub enum EventKind {
     Waiting,
     /// A call of `task` failed and is sent again, not before `until`.
     CallRetried,
-    /// The user or an administrator must act: `reason`, `api`, `scopes`.
+    /// The user or an administrator must act: `suspension` says on what (`reason`, `api`, `scopes`).
     Suspended,
     /// The user acted; the counterpart of `suspended`.
     Resumed,
@@ -26,7 +26,7 @@ pub enum EventKind {
     Interrupted,
     /// The end, with an output.
     Completed,
-    /// The end, with an error of `status`.
+    /// The end, with an `error` of some `status`.
     Faulted,
     /// The end, by the user.
     Cancelled,

@@ -2,6 +2,7 @@
 //! representation looks like stands in the API.
 
 mod call;
+mod callback;
 mod event;
 mod status;
 
@@ -13,6 +14,7 @@ use uuid::Uuid;
 
 pub use self::{
     call::{CallOutcome, SentCall},
+    callback::Callback,
     event::{EventKind, EventPosition, JobEvent, NotAPosition},
     status::{JobStatus, UnknownStatus},
 };

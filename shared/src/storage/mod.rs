@@ -1,8 +1,8 @@
 //! Rows, leases, transactions, and encryption at rest.
 //!
 //! What can be asked of a database stands in a few traits: [`Submissions`] (what the API writes and
-//! reads), [`Queue`] (what a worker claims and records), [`Grants`] (the tokens of a session) and
-//! [`Audit`] (what happened to a job).
+//! reads), [`Queue`] (what a worker claims and records), [`Grants`] (the tokens of a session),
+//! [`Audit`] (what happened to a job) and [`Webhooks`] (whom to tell of it).
 //! `store/` implements them once, in SQL that both databases speak; `postgres/` and `sqlite/` each
 //! compile it with the little that differs. `conformance` is what either must do.
 //!
@@ -18,6 +18,7 @@ mod postgres;
 mod queue;
 mod sqlite;
 mod submissions;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -33,12 +34,13 @@ pub use self::{
         Grant, IdempotencyKey, KnownSession, NewGrant, NewJob, Replay, SessionSelector, Submission,
         Submissions, Submitted,
     },
+    webhooks::{Delivery, Tried, Webhooks},
 };
 use crate::config::{DatabaseConfig, EncryptionConfig};
 
 /// A database with its key ring.
 #[async_trait]
-pub trait Store: Submissions + Queue + Grants + Audit {
+pub trait Store: Submissions + Queue + Grants + Audit + Webhooks {
     /// Answers if the database does.
     async fn ping(&self) -> Result<(), StoreError>;
 

@@ -174,8 +174,8 @@ impl Record {
             }
             Next::Suspend { suspension, .. } if status == JobStatus::Suspended => {
                 let Suspension { reason, api, scopes, .. } = suspension;
-                let data = json!({ "task": task, "reason": reason, "api": api, "scopes": scopes });
-                (EventKind::Suspended, data)
+                let missing = json!({ "reason": reason, "api": api, "scopes": scopes });
+                (EventKind::Suspended, json!({ "task": task, "suspension": missing }))
             }
             // The user has acted already.
             Next::Suspend { .. } => (EventKind::Waiting, json!({ "task": task })),
@@ -183,7 +183,7 @@ impl Record {
             // The document chose the rest of the error, which may be the user's data.
             Next::Fault(error) => {
                 let status = error.get("status").filter(|status| status.is_number());
-                (EventKind::Faulted, json!({ "status": status }))
+                (EventKind::Faulted, json!({ "error": { "status": status } }))
             }
         })
     }

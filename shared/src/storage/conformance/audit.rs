@@ -30,7 +30,7 @@ pub(super) async fn a_job_tells_its_story_to_its_owner_only(store: TestStore) {
     assert_eq!(kinds, ["submitted", "started", "waiting", "call_retried", "faulted"]);
     assert_eq!(told[2].data["task"], "/do/1/pause");
     assert_eq!(told[2].data["until"], due_at.to_string());
-    assert_eq!(json!(told[4].data), json!({"status": 500}));
+    assert_eq!(json!(told[4].data), json!({"error": {"status": 500}}));
     assert!(told[4].is_final());
     let job = store.get(id, &alice()).await;
     assert_eq!((told[0].at, Some(told[4].at)), (job.created_at, job.finished_at));
@@ -75,8 +75,9 @@ pub(super) async fn suspension_and_return_are_told_in_pairs(store: TestStore) {
     let told = store.told(id).await;
     let mut kinds: Vec<&str> = told.iter().map(|event| event.kind.as_str()).collect();
     assert_eq!(told[kinds.iter().position(|kind| *kind == "suspended").unwrap()].data, {
-        let told = json!({"task": "/do/1/pause", "reason": "consent_required",
-                          "api": "PartnerAPI", "scopes": ["read"]});
+        let missing =
+            json!({"reason": "consent_required", "api": "PartnerAPI", "scopes": ["read"]});
+        let told = json!({"task": "/do/1/pause", "suspension": missing});
         told.as_object().unwrap().clone()
     });
     // Exchange and wake-up are of one transaction.

@@ -37,9 +37,9 @@ macro_rules! submitted {
         )
     };
 }
-/// Changes the job `$1` under the lease `$2`, with the event `$12` and its data `$13` and the
-/// calls `$14` unless they are null, in one round trip: what the fence keeps from changing tells
-/// nobody of a change.
+/// Changes the job `$1` under the lease `$2`, with the event `$12` and its data `$13`, the
+/// webhook that was asked for, and the calls `$14`, unless they are null, in one round trip: what
+/// the fence keeps from changing tells nobody of a change.
 macro_rules! recorded {
     ($set:expr) => {
         concat!(
@@ -48,10 +48,14 @@ macro_rules! recorded {
             $set,
             ", revision = revision + 1, updated_at = now()
                 where id = $1 and lease_id = $2 and status = 'running'
-                returning id, revision, updated_at),
+                returning id, revision, updated_at, callback_events),
              told as (
                 insert into job_events (job_id, sequence, at, kind, data)
                 select id, revision, updated_at, $12, $13 from changed where $12::text is not null),
+             asked as (
+                insert into webhook_deliveries (job_id, sequence, due_at)
+                select id, revision, updated_at from changed
+                where callback_events like '%' || $12::text || '%'),
              called as (
                 insert into job_calls (job_id, sequence, ordinal, at, duration_ms, task, api,
                                        scopes, method, path, attempt, outcome, status)

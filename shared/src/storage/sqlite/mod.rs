@@ -36,8 +36,9 @@ macro_rules! submitted {
         )
     };
 }
-/// Changes the job `$1` under the lease `$2`, after the event `$12` with its data `$13` and the
-/// calls `$14` unless they are null: several statements with one fence, for a transaction.
+/// Changes the job `$1` under the lease `$2`, after the event `$12` with its data `$13`, the
+/// webhook that was asked for, and the calls `$14`, unless they are null: several statements with
+/// one fence, for a transaction.
 macro_rules! recorded {
     ($set:expr) => {
         concat!(
@@ -46,6 +47,12 @@ macro_rules! recorded {
             now!(),
             ", $12, $13 from jobs
              where id = $1 and lease_id = $2 and status = 'running' and $12 is not null;
+             insert into webhook_deliveries (job_id, sequence, due_at)
+             select id, revision + 1, ",
+            now!(),
+            " from jobs
+             where id = $1 and lease_id = $2 and status = 'running'
+               and callback_events like '%' || $12 || '%';
              insert into job_calls (job_id, sequence, ordinal, at, duration_ms, task, api, scopes,
                                     method, path, attempt, outcome, status)
              select jobs.id, revision + 1, value ->> 'ordinal', value ->> 'at',

@@ -132,7 +132,8 @@ impl Database {
         })
     }
 
-    /// Writes an event for each of the jobs, with the revision they have just been given.
+    /// Writes an event for each of the jobs, with the revision they have just been given, and the
+    /// webhooks that were asked for.
     pub(super) async fn tell(
         &self,
         transaction: &mut Transaction<'_, Db>,
@@ -151,6 +152,16 @@ impl Database {
         .bind(ids(jobs))
         .bind(kind.as_str())
         .bind(to_json(data))
+        .execute(&mut **transaction)
+        .await?;
+        sqlx::query(concat!(
+            "insert into webhook_deliveries (job_id, sequence, due_at)
+             select id, revision, updated_at from jobs
+             where callback_events like '%' || $2 || '%' and id ",
+            among!("$1")
+        ))
+        .bind(ids(jobs))
+        .bind(kind.as_str())
         .execute(&mut **transaction)
         .await?;
         Ok(())
@@ -193,7 +204,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// An event with its place in its own sequence.
-fn read_event(
+pub(super) fn read_event(
     job_id: Uuid,
     row: &<Db as sqlx::Database>::Row,
 ) -> Result<(i64, JobEvent), StoreError> {

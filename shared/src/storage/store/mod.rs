@@ -10,6 +10,7 @@ mod audit;
 mod grants;
 mod queue;
 mod submissions;
+mod webhooks;
 
 use async_trait::async_trait;
 use sqlx::{Pool, Row};

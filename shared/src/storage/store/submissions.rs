@@ -227,13 +227,21 @@ impl Database {
         job: &NewJob<'_>,
     ) -> Result<(), StoreError> {
         let progress = Progress { total: job.total_tasks, ..Progress::default() };
+        let callback = job
+            .callback
+            .map(|callback| self.seal_json(job_place(job.id, "callback", owner), &callback.url));
+        let callback_events = job.callback.map(|callback| {
+            let words: Vec<&str> = callback.events.iter().map(|kind| kind.as_str()).collect();
+            words.join(" ")
+        });
         sqlx::query(submitted!(concat!(
             "insert into jobs (id, tenant, subject, session_id, status, due_at, namespace,
                                name, version, definition, input, progress, tags, warnings,
-                               traceparent, created_at, updated_at, deadline_at)
+                               traceparent, callback, callback_events, created_at, updated_at,
+                               deadline_at)
              values ($1, $2, $3, $4, 'pending', coalesce($5, ",
             now!(),
-            "), $6, $7, $8, $9, $10, $11, $12, $13, $14, ",
+            "), $6, $7, $8, $9, $10, $11, $12, $13, $14, $16, $17, ",
             now!(),
             ", ",
             now!(),
@@ -256,6 +264,8 @@ impl Database {
         .bind(to_json(&job.warnings))
         .bind(job.traceparent)
         .bind(micros(job.deadline))
+        .bind(callback)
+        .bind(callback_events)
         .execute(&mut **transaction)
         .await?;
         Ok(())
