@@ -77,7 +77,7 @@ impl Grants for Database {
             "update sessions set refresher = $5, presented = presented + 1, refresh_until = ",
             after!("$6"),
             " where id = $1 and tenant = $2 and subject = $3 and version = $4 and state = 'active'
-                and (refresh_until is null or refresh_until < ",
+                and (refresh_until is null or refresh_until <= ",
             now!(),
             ") returning refresh_token"
         ))
