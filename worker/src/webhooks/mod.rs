@@ -161,7 +161,95 @@ fn failed(attempt: u32, at_least: Option<Duration>) -> Tried {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        collections::BTreeMap,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
+
+    use errand_shared::{
+        config::{DatabaseConfig, EncryptionConfig, EncryptionKey},
+        jobs::{DefinitionName, EventPosition, JobEvent},
+        storage,
+        time::{Clock, SystemClock},
+    };
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+    use uuid::Uuid;
+
     use super::*;
+
+    /// Answers every request, and counts them.
+    async fn receiver(answer: &'static str) -> (String, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let requests = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&requests);
+        tokio::spawn(async move {
+            while let Ok((mut connection, _)) = listener.accept().await {
+                counted.fetch_add(1, Ordering::SeqCst);
+                let mut request = [0; 4096];
+                let _ = connection.read(&mut request).await;
+                let _ = connection.write_all(answer.as_bytes()).await;
+            }
+        });
+        (address, requests)
+    }
+
+    async fn webhooks(folder: &tempfile::TempDir, host: &str) -> Webhooks {
+        let url = format!("sqlite://{}", folder.path().join("errand.db").display());
+        let database = DatabaseConfig { url: url.into(), listen: true, prepared_statements: true };
+        let key = EncryptionKey { id: "a".into(), key: vec![1; 32].into() };
+        let encryption = EncryptionConfig { keys: vec![key] };
+        Webhooks {
+            config: WebhooksConfig {
+                hosts: vec![host.to_owned()],
+                secrets: vec!["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".into()],
+                allow_insecure_http: false,
+            },
+            public_url: "https://errand.example.com".into(),
+            store: storage::open(&database, &encryption).await.unwrap(),
+            clock: Arc::new(SystemClock),
+            http: http::client(TIMEOUT),
+        }
+    }
+
+    fn delivery(host: &str) -> Delivery {
+        Delivery {
+            job_id: Uuid::now_v7(),
+            sequence: 3,
+            attempt: 1,
+            url: format!("http://{host}/hook"),
+            event: JobEvent {
+                position: EventPosition::default(),
+                at: SystemClock.now(),
+                kind: "completed".into(),
+                data: serde_json::Map::new(),
+            },
+            definition: DefinitionName {
+                namespace: "acme".into(),
+                name: "n".into(),
+                version: "1.0.0".into(),
+            },
+            tags: BTreeMap::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_redirect_is_not_followed_and_another_host_not_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let (elsewhere, told) = receiver("HTTP/1.1 204 No Content\r\n\r\n").await;
+        let answer =
+            format!("HTTP/1.1 307 Temporary Redirect\r\nlocation: http://{elsewhere}/\r\n\r\n");
+        let (host, asked) = receiver(answer.leak()).await;
+        let webhooks = webhooks(&folder, &host).await;
+        let again = Tried::Failed { again_after: DELAYS[0] };
+        assert_eq!(webhooks.attempt(&delivery(&host)).await, again);
+        assert_eq!(webhooks.attempt(&delivery(&elsewhere)).await, again);
+        let count = |requests: &AtomicUsize| requests.load(Ordering::SeqCst);
+        assert_eq!((count(&asked), count(&told)), (1, 0));
+    }
 
     #[test]
     fn an_answer_decides_whether_it_is_sent_again() {
