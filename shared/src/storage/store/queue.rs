@@ -17,6 +17,41 @@ use crate::{
     time::Timestamp,
 };
 
+/// What a record changes.
+macro_rules! changes {
+    () => {
+        concat!(
+            "status = $3,
+             lease_until = case when $3 = 'running' then lease_until end,
+             worker_id = case when $3 = 'running' then worker_id end,
+             due_at = case
+                 when $3 = 'waiting' then coalesce($4, ",
+            now!(),
+            ")
+                 -- Woken at the latest to be told that its time is over.
+                 when $3 = 'suspended' then deadline_at
+             end,
+             finished_at = case when $3 in ('completed', 'faulted') then ",
+            now!(),
+            " end,
+             checkpoint = $5, progress = $6, attempts = $7, throttles = $8,
+             output = $9, error = $10, suspension = $11"
+        )
+    };
+}
+
+const RECORD: &str = concat!(
+    "update jobs set ",
+    changes!(),
+    ", revision = revision + 1, updated_at = ",
+    now!(),
+    " where id = $1 and lease_id = $2 and status = 'running'"
+);
+
+/// Apart from [`RECORD`], which half of all records are: the parts that tell nothing take a sixth of
+/// its time.
+const RECORD_AND_TELL: &str = recorded!(changes!());
+
 #[async_trait]
 impl Queue for Database {
     async fn claim(
@@ -181,37 +216,27 @@ impl Database {
             Next::Fault(value) => error = Some(self.seal_json(place("error"), value)),
         }
         let event = record.event(status);
-        sqlx::query(recorded!(concat!(
-            "status = $3,
-                lease_until = case when $3 = 'running' then lease_until end,
-                worker_id = case when $3 = 'running' then worker_id end,
-                due_at = case
-                    when $3 = 'waiting' then coalesce($4, ",
-            now!(),
-            ")
-                    -- Woken at the latest to be told that its time is over.
-                    when $3 = 'suspended' then deadline_at
-                end,
-                finished_at = case when $3 in ('completed', 'faulted') then ",
-            now!(),
-            " end,
-                checkpoint = $5, progress = $6, attempts = $7, throttles = $8,
-                output = $9, error = $10, suspension = $11"
-        )))
-        .bind(lease.job_id)
-        .bind(lease.lease_id)
-        .bind(status.as_str())
-        .bind(due_at)
-        .bind(checkpoint)
-        .bind(to_json(&record.progress))
-        .bind(i32::try_from(record.attempts).unwrap_or(i32::MAX))
-        .bind(i32::try_from(record.throttles).unwrap_or(i32::MAX))
-        .bind(output)
-        .bind(error)
-        .bind(suspension)
-        .bind(event.as_ref().map(|(kind, _)| kind.as_str()))
-        .bind(event.map(|(_, data)| to_json(&data)))
-        .bind(self.calls_json(lease, &record.calls))
+        let calls = self.calls_json(lease, &record.calls);
+        let tells = event.is_some() || calls.is_some();
+        let query = sqlx::query(if tells { RECORD_AND_TELL } else { RECORD })
+            .bind(lease.job_id)
+            .bind(lease.lease_id)
+            .bind(status.as_str())
+            .bind(due_at)
+            .bind(checkpoint)
+            .bind(to_json(&record.progress))
+            .bind(i32::try_from(record.attempts).unwrap_or(i32::MAX))
+            .bind(i32::try_from(record.throttles).unwrap_or(i32::MAX))
+            .bind(output)
+            .bind(error)
+            .bind(suspension);
+        if !tells {
+            return query;
+        }
+        query
+            .bind(event.as_ref().map(|(kind, _)| kind.as_str()))
+            .bind(event.map(|(_, data)| to_json(&data)))
+            .bind(calls)
     }
 
     fn read_claimed(
