@@ -16,6 +16,7 @@ use crate::streams::Streams;
 #[derive(Debug)]
 pub(crate) struct AppState {
     pub(crate) store: SharedStore,
+    pub(crate) clock: SharedClock,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) verifier: Verifier,
     pub(crate) identity: IdentityConfig,
@@ -23,7 +24,6 @@ pub(crate) struct AppState {
     pub(crate) webhooks: WebhooksConfig,
     pub(crate) limits: Limits,
     pub(crate) streams: Arc<Streams>,
-    pub(crate) clock: SharedClock,
     /// May clients post documents of their own?
     pub(crate) inline: bool,
     /// Without a trailing slash.

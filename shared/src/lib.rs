@@ -8,7 +8,8 @@
 //! | [`sessions`] | the stored right to act for a user: initiate, acquire a token | |
 //! | [`storage`] | rows, leases, transactions, encryption at rest | `sqlx` |
 //! | [`workflow`] | documents, their check, the interpreter, addresses | `jaq` |
-//! | [`telemetry`] | logs | `tracing-subscriber` |
+//! | [`telemetry`] | logs, and the trace that a job carries | `tracing-subscriber` |
+//! | [`process`] | how every process starts and stops | |
 //!
 //! [`time`] and [`http`] are the two things all rooms share: a clock that tests can move, and the
 //! one way to build an HTTP client.

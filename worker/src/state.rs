@@ -1,5 +1,7 @@
 //! What a worker keeps of a job between two claims, encrypted in its row.
 
+use std::time::Duration;
+
 use errand_shared::{
     jobs::SentCall,
     storage::ClaimedJob,
@@ -13,6 +15,8 @@ pub(crate) struct State {
     format: u32,
     pub(crate) checkpoint: Checkpoint,
     pub(crate) call: CallState,
+    /// How long the job's steps took so far, in all.
+    pub(crate) evaluated: Duration,
     /// Sent since the last record.
     #[serde(skip)]
     pub(crate) sent: Vec<SentCall>,
@@ -57,6 +61,7 @@ impl State {
                 format: CHECKPOINT_FORMAT,
                 checkpoint: Checkpoint::start(id, job.input.clone(), job.claimed_at),
                 call: CallState::default(),
+                evaluated: Duration::ZERO,
                 sent: Vec::new(),
             });
         };

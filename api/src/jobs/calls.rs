@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{Path, Query, State},
+    extract::State,
     http::header,
     response::{IntoResponse, Response},
 };
@@ -13,9 +13,12 @@ use errand_shared::{
     storage::AUDIT_PAGE,
     time::Timestamp,
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::get::find;
+use super::{
+    cursor::Cursor,
+    get::{JobId, load},
+};
 use crate::{authentication::Authenticated, problem::Problem, refusal, state::AppState};
 
 /// A call as clients see it.
@@ -40,11 +43,6 @@ struct Calls {
     next_cursor: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
-pub(crate) struct Page {
-    cursor: Option<String>,
-}
-
 impl From<SentCall> for Representation {
     fn from(call: SentCall) -> Self {
         Self {
@@ -66,11 +64,11 @@ impl From<SentCall> for Representation {
 pub(crate) async fn calls(
     State(state): State<Arc<AppState>>,
     Authenticated(caller): Authenticated,
-    Path(id): Path<String>,
-    Query(page): Query<Page>,
+    JobId(id): JobId,
+    Cursor(cursor): Cursor,
 ) -> Result<Response, Problem> {
-    let job = find(&state, &id, &caller.principal).await?;
-    let skip: u32 = match &page.cursor {
+    let job = load(&state, id, &caller.principal).await?;
+    let skip: u32 = match &cursor {
         None => 0,
         Some(cursor) => cursor
             .parse()

@@ -4,7 +4,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     Json,
-    extract::{Path, Query, State},
+    extract::State,
     http::{HeaderMap, StatusCode, header},
     response::{
         IntoResponse, Response,
@@ -19,12 +19,15 @@ use errand_shared::{
     time::Timestamp,
 };
 use futures::{StreamExt, stream};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::get::find;
+use super::{
+    cursor::Cursor,
+    get::{JobId, load},
+};
 use crate::{
     authentication::Authenticated, problem::Problem, refusal, state::AppState, streams::Stream,
 };
@@ -55,11 +58,6 @@ struct Events {
     next_cursor: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
-pub(crate) struct Page {
-    cursor: Option<String>,
-}
-
 impl From<JobEvent> for Representation {
     fn from(event: JobEvent) -> Self {
         let JobEvent { position, at, kind, data } = event;
@@ -72,15 +70,15 @@ impl From<JobEvent> for Representation {
 pub(crate) async fn events(
     State(state): State<Arc<AppState>>,
     Authenticated(caller): Authenticated,
-    Path(id): Path<String>,
-    Query(page): Query<Page>,
+    JobId(id): JobId,
+    Cursor(cursor): Cursor,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let job = find(&state, &id, &caller.principal).await?;
+    let job = load(&state, id, &caller.principal).await?;
     let is_stream = accepts_stream(&headers);
     let after = match headers.get(LAST_EVENT_ID).filter(|_| is_stream) {
         Some(seen) => Some(seen.to_str().unwrap_or_default()),
-        None => page.cursor.as_deref(),
+        None => cursor.as_deref(),
     };
     // A browser that lost its stream before the first event sends an empty one.
     let after = match after.filter(|after| !after.is_empty()) {

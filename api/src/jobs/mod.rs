@@ -1,6 +1,7 @@
 //! `/v1/jobs`.
 
 mod calls;
+mod cursor;
 mod events;
 mod get;
 mod representation;

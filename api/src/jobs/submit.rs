@@ -43,7 +43,8 @@ pub(crate) async fn submit(
     let body = read_body(&headers, body, state.limits.body_bytes).await?;
     let value = parse_json(&body).map_err(|problem| Problem::invalid_body(vec![problem]))?;
     let AppState { limits, downstream_apis, webhooks, inline, .. } = &*state;
-    let request = Request::read(value, limits, downstream_apis, webhooks, *inline)
+    let now = state.clock.now();
+    let request = Request::read(value, limits, downstream_apis, webhooks, *inline, now)
         .map_err(Problem::invalid_body)?;
     let idempotency = key.map(|key| IdempotencyKey { endpoint: ENDPOINT, key, body: &body });
     if let Some(key) = &idempotency {

@@ -18,13 +18,16 @@ pub(super) fn read(section: &Section) -> Limits {
         task_starts: count("task_starts", default.task_starts),
         calls: count("calls", default.calls),
         checkpoint_bytes: size("checkpoint_bytes", default.checkpoint_bytes),
+        evaluation_per_job: section
+            .seconds("evaluation_seconds_per_job", 1..=86_400)
+            .unwrap_or(default.evaluation_per_job),
         max_deadline: section
             .parsed("max_deadline", "an ISO 8601 duration such as `P400D` or `PT12H`", duration)
             .unwrap_or(default.max_deadline),
         streams_per_user: size("streams_per_user", default.streams_per_user),
     };
     // Bounds of parts that do not exist yet.
-    for key in ["branches", "loop_items", "evaluation_cpu_seconds", "evaluation_seconds_per_job"] {
+    for key in ["branches", "loop_items", "evaluation_cpu_seconds"] {
         count(key, 1);
     }
     section.finish();

@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use tokio::time::Instant;
+use tokio::time::{self, Instant};
 use url::form_urlencoded;
 use uuid::Uuid;
 
 use super::{
     authority::{Authority, Version},
-    client_credential::{self, Proof},
+    client_credential::{ClientCredential, Proof},
     failure::{FailedGrant, TokenFailure},
     grant::Grant,
     principal::Principal,
@@ -18,7 +18,7 @@ use super::{
     token_response::TokenResponse,
 };
 use crate::{
-    config::{ClientAuthentication, ClientCredential, DownstreamApi, IdentityConfig},
+    config::{DownstreamApi, IdentityConfig},
     http,
     time::SharedClock,
 };
@@ -31,6 +31,8 @@ pub const HTTP_TIMEOUT: Duration = Duration::from_secs(8);
 const QUICK_RETRY_PAUSE: Duration = Duration::from_millis(300);
 /// With less left of [`HTTP_TIMEOUT`] there is no second attempt: it would only blur the first answer.
 const MIN_SECOND_ATTEMPT: Duration = Duration::from_secs(2);
+/// What a proof has to leave for the request itself: one that is cut off may have been processed.
+const MIN_REQUEST: Duration = Duration::from_secs(1);
 
 /// The provider's token endpoint, asked in Errand's name.
 #[derive(Debug)]
@@ -38,7 +40,6 @@ pub struct TokenEndpoint {
     http: reqwest::Client,
     authority: Authority,
     client_id: String,
-    authentication: ClientAuthentication,
     credentials: Vec<ClientCredential>,
     extra_parameters: BTreeMap<String, String>,
     clock: SharedClock,
@@ -51,8 +52,7 @@ impl TokenEndpoint {
             http: http::client(HTTP_TIMEOUT),
             authority: Authority::of(config),
             client_id: config.client_id.clone(),
-            authentication: config.client_authentication,
-            credentials: config.client_credentials.clone(),
+            credentials: ClientCredential::all(config, &clock),
             extra_parameters: config.extra_token_parameters.clone(),
             clock,
         }
@@ -103,14 +103,13 @@ impl TokenEndpoint {
     ) -> Result<TokenResponse, TokenFailure> {
         let correlation_id = Uuid::new_v4().to_string();
         let deadline = Instant::now() + HTTP_TIMEOUT;
-        let result = match (Scopes::new(&api.scopes), self.credentials.first()) {
-            (Err(error), _) => Err(Failed::locally(error.to_string())),
-            (Ok(_), None) => Err(Failed::locally("no client credential is configured".into())),
-            (Ok(scopes), Some(credential)) => {
+        let result = match Scopes::new(&api.scopes) {
+            Err(error) => Err(Failed::locally(error.to_string())),
+            Ok(scopes) => {
                 let scope = scopes.parameter();
                 let correlation_id = correlation_id.clone();
                 let request = Request { grant, principal, api, scope, correlation_id, deadline };
-                self.attempt_twice(&request, credential).await
+                self.attempt_twice(&request).await
             }
         };
         result.map_err(|failed| {
@@ -120,66 +119,78 @@ impl TokenEndpoint {
         })
     }
 
-    async fn attempt_twice(
-        &self,
-        request: &Request<'_>,
-        credential: &ClientCredential,
-    ) -> Result<TokenResponse, Failed> {
-        let failed = match self.attempt(request, credential).await {
+    async fn attempt_twice(&self, request: &Request<'_>) -> Result<TokenResponse, Failed> {
+        let (used, proof) = self.prove(request, 0).await.map_err(Failed::locally)?;
+        let failed = match self.attempt(request, &proof).await {
             Ok(response) => return Ok(response),
             Err(failed) => failed,
         };
-        let credential = if let Some(next) = self.next_credential(&failed) {
+        let next = if let Some(next) = self.next_credential(used, &failed) {
             tracing::warn!(reason = %failed.description, "trying the next client credential");
             next
         } else if request.grant.when_failed() == FailedGrant::JwtBearer && failed.is_brief() {
-            tokio::time::sleep(QUICK_RETRY_PAUSE).await;
-            credential
+            time::sleep(QUICK_RETRY_PAUSE).await;
+            used
         } else {
             return Err(failed);
         };
         if request.time_left() < MIN_SECOND_ATTEMPT {
             return Err(failed);
         }
-        self.attempt(request, credential).await
+        match self.prove(request, next).await {
+            Ok((_, proof)) => self.attempt(request, &proof).await,
+            // What the provider said decides, and not that there was nothing else to show it.
+            Err(problem) => {
+                tracing::warn!("{problem}");
+                Err(failed)
+            }
+        }
     }
 
-    /// What may do better after a refused certificate: the second credential, or the same one read
-    /// and signed anew if the assertion was out of its window.
-    fn next_credential(&self, failed: &Failed) -> Option<&ClientCredential> {
+    /// What may do better after a refused certificate: the credential after `used`, or the same one
+    /// read and signed anew if the assertion was out of its window.
+    fn next_credential(&self, used: usize, failed: &Failed) -> Option<usize> {
         let error = failed.error().filter(|error| error.is_about_certificate())?;
-        let again = self.credentials.first().filter(|_| error.is_about_assertion_window());
-        self.credentials.get(1).or(again)
+        if used + 1 < self.credentials.len() {
+            return Some(used + 1);
+        }
+        error.is_about_assertion_window().then_some(used)
     }
 
-    async fn attempt(
-        &self,
-        request: &Request<'_>,
-        credential: &ClientCredential,
-    ) -> Result<TokenResponse, Failed> {
+    /// The proof of the first credential from number `start` on that can give one, and its number;
+    /// otherwise what is wrong with the last.
+    async fn prove(&self, request: &Request<'_>, start: usize) -> Result<(usize, Proof), String> {
+        let endpoint = self.authority.token_endpoint(&request.principal.tenant);
+        let deadline = request.deadline - MIN_REQUEST;
+        let mut problem = "no client credential is configured".to_owned();
+        for (number, credential) in self.credentials.iter().enumerate().skip(start) {
+            let proof = credential.prove(&self.client_id, &endpoint, &self.clock);
+            problem = match time::timeout_at(deadline, proof).await {
+                Ok(Ok(proof)) => return Ok((number, proof)),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => return Err("client credential: no proof in time".to_owned()),
+            };
+            if number + 1 < self.credentials.len() {
+                tracing::warn!("{problem}; trying the next client credential");
+            }
+        }
+        Err(problem)
+    }
+
+    async fn attempt(&self, request: &Request<'_>, proof: &Proof) -> Result<TokenResponse, Failed> {
         let endpoint = self.authority.token_endpoint(&request.principal.tenant);
         let requested_at = self.clock.now();
-        let proof = client_credential::prove(
-            credential,
-            &self.client_id,
-            self.authentication,
-            &endpoint,
-            requested_at,
-        )
-        .await
-        .map_err(|error| Failed::locally(error.to_string()))?;
-
         let mut post = self
             .http
             .post(endpoint)
             .headers(headers(request))
             .timeout(request.time_left())
-            .body(self.form(request, &proof));
+            .body(self.form(request, proof));
         if let Some((user, password)) = proof.basic(&self.client_id) {
             post = post.basic_auth(user, Some(password));
         }
         match post.send().await {
-            Ok(response) => read(response, request, &proof, requested_at).await,
+            Ok(response) => read(response, request, proof, requested_at).await,
             Err(error) => Err(Failed::of(request.grant, unsent(&error), chain(&error))),
         }
     }

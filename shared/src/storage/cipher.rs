@@ -1,4 +1,5 @@
-//! Encryption at rest: what a database file or a backup gives away is row counts and times.
+//! Encryption at rest: tokens and the users' data. In clear stand whose a row is, names, tags,
+//! states and times.
 //!
 //! Envelope: `1` (format) · length of the key id · key id · nonce (12 bytes) · ciphertext and tag.
 //! AES-256-GCM-SIV (RFC 8452), because random nonces under one long-lived AES-GCM key run out.

@@ -73,7 +73,7 @@ macro_rules! recorded {
 #[path = "../store/mod.rs"]
 mod store;
 
-use std::{str::FromStr, sync::Arc, time::Duration};
+use std::{fs, io, path::Path, str::FromStr, sync::Arc, time::Duration};
 
 use secrecy::ExposeSecret;
 use sqlx::{
@@ -169,10 +169,7 @@ pub(super) async fn open(
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         .busy_timeout(Duration::from_secs(10));
-    let path = options.get_filename().to_owned();
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).map_err(sqlx::Error::Io)?;
-    }
+    create(options.get_filename()).map_err(sqlx::Error::Io)?;
     // One writer: several would wait for each other in SQLite's busy loop, hundreds of milliseconds
     // in the worst case, instead of in the pool's queue.
     let writer = SqlitePoolOptions::new()
@@ -188,6 +185,18 @@ pub(super) async fn open(
         .await?;
     let announcements = announcements::Announcements::default();
     Ok(Arc::new(store::Database { writer, reader, cipher, announcements }))
+}
+
+/// Makes the file, and its folder, for this user alone; SQLite gives its other files the same mode.
+fn create(path: &Path) -> io::Result<()> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        fs::create_dir_all(folder)?;
+    }
+    let mut options = fs::OpenOptions::new();
+    options.append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(|_| ())
 }
 
 impl Type<Sqlite> for Timestamp {

@@ -239,9 +239,13 @@ impl Database {
                                name, version, definition, input, progress, tags, warnings,
                                traceparent, callback, callback_events, created_at, updated_at,
                                deadline_at)
-             values ($1, $2, $3, $4, 'pending', coalesce($5, ",
+             values ($1, $2, $3, $4, 'pending',
+                     -- A time that has passed is no way to the front of the queue.
+                     case when $5 > ",
             now!(),
-            "), $6, $7, $8, $9, $10, $11, $12, $13, $14, $16, $17, ",
+            " then $5 else ",
+            now!(),
+            " end, $6, $7, $8, $9, $10, $11, $12, $13, $14, $16, $17, ",
             now!(),
             ", ",
             now!(),
