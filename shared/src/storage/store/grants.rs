@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     identity::{AccessToken, Principal, RefreshToken},
+    jobs::EventKind,
     storage::{
         Abandoned, Grants, HeldGrant, HeldToken, NewAccessToken, RefreshStart, StoreError,
         cipher::Place,
@@ -76,7 +77,7 @@ impl Grants for Database {
             "update sessions set refresher = $5, presented = presented + 1, refresh_until = ",
             after!("$6"),
             " where id = $1 and tenant = $2 and subject = $3 and version = $4 and state = 'active'
-                and (refresh_until is null or refresh_until < ",
+                and (refresh_until is null or refresh_until <= ",
             now!(),
             ") returning refresh_token"
         ))
@@ -125,6 +126,8 @@ impl Grants for Database {
             return Ok(false);
         }
         self.put_access_token(&mut transaction, session_id, owner, access_token).await?;
+        let scope_set = &access_token.scope_set;
+        self.tell_of_session(&mut transaction, session_id, EventKind::Refreshed, scope_set).await?;
         transaction.commit().await?;
         Ok(true)
     }
