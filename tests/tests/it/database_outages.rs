@@ -37,18 +37,20 @@ async fn a_rotated_refresh_token_is_kept_through_an_outage() {
     let alice = app.user("alice");
     let job = alice.submit(&workflows::process_data(3)).await;
     alice.wait_until(&job, "waiting").await;
+    // On a busy machine the first call may have needed one already.
+    let before = app.refreshes().len();
     app.simulator.set_access_token_lifetime(Duration::from_hours(1));
     app.simulator.script_token_answer(ScriptedAnswer {
         reply: Reply::Usual,
         delay: Duration::from_secs(2),
         after_processing: true,
     });
-    eventually("the refresh", || !app.refreshes().is_empty()).await;
+    eventually("the refresh", || app.refreshes().len() > before).await;
     let lock = app.database.lock().await;
     tokio::time::sleep(OUTAGE).await;
     drop(lock);
     alice.wait_until(&job, "completed").await;
-    assert_eq!(app.refreshes().len(), 1, "what the provider answered was not lost");
+    assert_eq!(app.refreshes().len(), before + 1, "what the provider answered was not lost");
     app.finish().await;
 }
 
