@@ -17,6 +17,7 @@ pub(crate) struct AppState {
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) verifier: Verifier,
     pub(crate) identity: IdentityConfig,
+    pub(crate) clock: SharedClock,
     pub(crate) downstream_apis: DownstreamApis,
     pub(crate) limits: Limits,
     /// May clients post documents of their own?
@@ -31,7 +32,8 @@ impl AppState {
     pub(crate) fn new(config: &Config, store: SharedStore, clock: SharedClock) -> Self {
         Self {
             sessions: Sessions::new(&config.identity, Arc::clone(&store), Arc::clone(&clock)),
-            verifier: Verifier::new(&config.identity, clock),
+            verifier: Verifier::new(&config.identity, Arc::clone(&clock)),
+            clock,
             store,
             identity: config.identity.clone(),
             downstream_apis: config.downstream_apis.clone(),

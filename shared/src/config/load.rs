@@ -63,7 +63,8 @@ fn read(root: &Section) -> Option<Config> {
     let api_beyond_loopback = !api.listen.ip().is_loopback();
     let identity =
         identity::read(&root.section("identity"), allow_insecure_http, api_beyond_loopback);
-    let downstream_apis = downstream_apis::read(root, allow_insecure_http);
+    let dialect = identity.as_ref().map(|identity| &identity.dialect);
+    let downstream_apis = downstream_apis::read(root, allow_insecure_http, dialect);
     let workflows = workflows::read(&root.section("workflows"));
     let limits = limits::read(&root.section("limits"));
     not_yet::check(root);

@@ -21,7 +21,8 @@ use serde_json::{Value, json};
 use url::Url;
 
 use crate::config::{
-    ClientAuthentication, ClientCredential, DownstreamApi, IdentityConfig, RetryConfig, Tenant,
+    ClientAuthentication, ClientCredential, Dialect, DownstreamApi, IdentityConfig, RetryConfig,
+    Tenant,
 };
 
 pub(super) const TENANT: &str = "8f1c0000-0000-4000-8000-000000000001";
@@ -188,8 +189,7 @@ fn document(shared: &Mutex<Shared>, uri: &Uri) -> Response {
 
 pub(super) fn configuration(instance: Url) -> IdentityConfig {
     IdentityConfig {
-        instance,
-        tenant: Tenant::Single(TENANT.to_owned()),
+        dialect: Dialect::Entra { instance, tenant: Tenant::Single(TENANT.to_owned()) },
         client_id: CLIENT_ID.to_owned(),
         audiences: vec![CLIENT_ID.to_owned(), format!("api://{CLIENT_ID}")],
         required_scopes: vec!["Jobs.ReadWrite".to_owned()],
@@ -203,6 +203,7 @@ pub(super) fn configuration(instance: Url) -> IdentityConfig {
 
 pub(super) fn downstream_api() -> DownstreamApi {
     DownstreamApi {
+        name: "PartnerAPI".to_owned(),
         base_url: "https://partnerapi.example.com/".parse().unwrap(),
         scopes: vec!["api://partner-api-id/read".to_owned()],
         required_scopes: Vec::new(),

@@ -29,6 +29,13 @@ impl Fixture {
         Self { provider, config, api: test_provider::downstream_api() }
     }
 
+    fn move_to(&mut self, new: Url) {
+        match &mut self.config.dialect {
+            Dialect::Entra { instance, .. } => *instance = new,
+            Dialect::TokenExchange { authority, .. } => *authority = new,
+        }
+    }
+
     fn endpoint(&self) -> TokenEndpoint {
         let clock: Arc<ManualClock> = ManualClock::at(now());
         TokenEndpoint::new(&self.config, clock)
@@ -205,7 +212,7 @@ async fn a_credential_file_that_is_missing_is_the_operators_and_named() {
 async fn a_provider_that_is_not_there_has_processed_nothing() {
     let mut fixture = Fixture::answering(vec![token()]).await;
     let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    fixture.config.instance = format!("http://{unused}/").parse().unwrap();
+    fixture.move_to(format!("http://{unused}/").parse().unwrap());
     let failure = fixture.refresh().await.unwrap_err();
     assert_eq!(failure.presented, Presented::NotProcessed);
     assert_eq!(failure.decision, Decision::Retry { after: None });
@@ -226,7 +233,7 @@ async fn a_connection_that_breaks_after_sending_leaves_it_open() {
             let _ = stream.try_write(answer.as_bytes());
         }
     });
-    fixture.config.instance = format!("http://{address}/").parse().unwrap();
+    fixture.move_to(format!("http://{address}/").parse().unwrap());
     for _ in 0..2 {
         let failure = fixture.refresh().await.unwrap_err();
         assert_eq!(failure.presented, Presented::Unanswered, "{failure}");

@@ -11,7 +11,10 @@ use super::{
     },
     *,
 };
-use crate::time::ManualClock;
+use crate::{
+    config::{Dialect, Tenant},
+    time::ManualClock,
+};
 
 static KEY: LazyLock<TestKey> = LazyLock::new(|| TestKey::generate("key-1"));
 static OTHER_KEY: LazyLock<TestKey> = LazyLock::new(|| TestKey::generate("key-2"));
@@ -40,9 +43,12 @@ impl Fixture {
     async fn start_for_organizations(allowed: Option<&[&str]>) -> Self {
         let mut fixture = Self::start().await;
         fixture.provider.publish_metadata("organizations", "{tenantid}");
-        fixture.config.tenant = Tenant::Multiple {
-            authority: "organizations".to_owned(),
-            allowed: allowed.map(|list| list.iter().map(|it| (*it).to_owned()).collect()),
+        fixture.config.dialect = Dialect::Entra {
+            instance: fixture.provider.instance.clone(),
+            tenant: Tenant::Multiple {
+                authority: "organizations".to_owned(),
+                allowed: allowed.map(|list| list.iter().map(|it| (*it).to_owned()).collect()),
+            },
         };
         fixture
     }
