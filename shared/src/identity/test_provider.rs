@@ -21,8 +21,8 @@ use serde_json::{Value, json};
 use url::Url;
 
 use crate::config::{
-    ClientAuthentication, ClientCredential, Dialect, DownstreamApi, IdentityConfig, RetryConfig,
-    Tenant,
+    ClientAuthentication, ClientCredential, Dialect, DownstreamApi, IdentityConfig, RefreshRequest,
+    RetryConfig, Tenant,
 };
 
 pub(super) const TENANT: &str = "8f1c0000-0000-4000-8000-000000000001";
@@ -141,6 +141,21 @@ impl TestProvider {
         );
     }
 
+    /// Publishes the metadata of a provider that is not Entra, for the path segment `realm`.
+    pub(super) fn publish_openid_metadata(&self, changes: &Value) {
+        let instance = &self.instance;
+        let mut document = json!({
+            "issuer": format!("{instance}realm"),
+            "jwks_uri": format!("{instance}keys"),
+            "token_endpoint": format!("{instance}realm/token"),
+            "revocation_endpoint": format!("{instance}realm/revoke"),
+        });
+        for (name, value) in changes.as_object().unwrap() {
+            document[name] = value.clone();
+        }
+        self.publish("/realm/.well-known/openid-configuration", document);
+    }
+
     pub(super) fn publish_keys(&self, keys: &[Value]) {
         self.publish("/keys", json!({ "keys": keys }));
     }
@@ -198,6 +213,19 @@ pub(super) fn configuration(instance: Url) -> IdentityConfig {
         client_credentials: vec![ClientCredential::Secret("s3cret~value".into())],
         extra_token_parameters: BTreeMap::new(),
         consent_redirect_uri: None,
+    }
+}
+
+/// For any OpenID provider that publishes its metadata for the path segment `realm`.
+pub(super) fn token_exchange(instance: &Url, refresh: RefreshRequest) -> IdentityConfig {
+    IdentityConfig {
+        dialect: Dialect::TokenExchange {
+            authority: instance.join("realm/").unwrap(),
+            subject_token_type: "urn:ietf:params:oauth:token-type:access_token".to_owned(),
+            refresh,
+        },
+        audiences: vec![CLIENT_ID.to_owned()],
+        ..configuration(instance.clone())
     }
 }
 

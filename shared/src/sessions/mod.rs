@@ -13,6 +13,8 @@
 
 mod acquire;
 mod initiate;
+#[cfg(test)]
+mod tests;
 mod turns;
 
 use std::sync::Arc;

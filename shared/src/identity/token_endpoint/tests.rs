@@ -11,7 +11,10 @@ use super::{
     },
     *,
 };
-use crate::time::{ManualClock, Timestamp};
+use crate::{
+    config::RefreshRequest,
+    time::{ManualClock, Timestamp},
+};
 
 const ASSERTION: &str = "eyJhbGciOiJub25lIn0.e30.caller";
 
@@ -298,4 +301,109 @@ async fn reserved_scopes_alone_are_refused_before_anything_is_sent() {
     fixture.api.scopes = vec!["openid".to_owned()];
     assert_eq!(fixture.exchange().await.unwrap_err().decision, Decision::Operator);
     assert!(fixture.provider.received().is_empty());
+}
+
+/// An endpoint of a provider that is not Entra, which gives these answers.
+async fn openid(refresh: RefreshRequest, answers: Vec<Scripted>) -> Fixture {
+    let fixture = Fixture::answering(answers).await;
+    fixture.provider.publish_openid_metadata(&json!({}));
+    let config = test_provider::token_exchange(&fixture.provider.instance, refresh);
+    let mut api = fixture.api.clone();
+    api.scopes = vec!["read write".to_owned()];
+    api.extra_token_parameters = form(&[("audience", "partner"), ("scope", "kept")]);
+    Fixture { config, api, ..fixture }
+}
+
+#[tokio::test]
+async fn a_token_exchange_says_what_rfc_8693_says_and_nothing_of_entras() {
+    let access_token_type = "urn:ietf:params:oauth:token-type:access_token";
+    let refresh_token_type = "urn:ietf:params:oauth:token-type:refresh_token";
+    let common = [
+        ("audience", "partner"),
+        ("client_id", test_provider::CLIENT_ID),
+        ("client_secret", "s3cret~value"),
+        ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+        ("subject_token", ASSERTION),
+        ("subject_token_type", access_token_type),
+    ];
+    for (refresh, differing) in [
+        (RefreshRequest::OfflineAccess, vec![("scope", "offline_access read write")]),
+        (
+            RefreshRequest::RequestedType,
+            vec![("requested_token_type", refresh_token_type), ("scope", "read write")],
+        ),
+        (RefreshRequest::None, vec![("scope", "read write")]),
+    ] {
+        let fixture = openid(refresh, vec![token()]).await;
+        fixture.exchange().await.unwrap();
+        let [request] = &fixture.provider.received()[..] else { panic!("one request") };
+        assert_eq!(request.path, "/realm/token");
+        assert_eq!(request.form, form(&[&common[..], &differing].concat()), "{refresh:?}");
+        assert!(!request.headers.contains_key("x-anchormailbox"));
+    }
+}
+
+#[tokio::test]
+async fn a_bound_refresh_token_is_sent_with_no_scope_but_a_configured_one() {
+    let mut fixture = openid(RefreshRequest::OfflineAccess, vec![token()]).await;
+    let endpoint = fixture.endpoint();
+    let refresh_token = RefreshToken::new("refresh-1");
+    endpoint.refresh(&principal(), &refresh_token, &fixture.api).await.unwrap();
+    fixture.api.extra_token_parameters.clear();
+    endpoint.refresh(&principal(), &refresh_token, &fixture.api).await.unwrap();
+    let received = fixture.provider.received();
+    assert_eq!(received[0].form["scope"], "kept");
+    assert_eq!(received[1].form["refresh_token"], "refresh-1");
+    assert!(!received[1].form.contains_key("scope"));
+    // The discovery document was asked for once.
+    assert_eq!(fixture.provider.fetches("/realm/.well-known/openid-configuration"), 1);
+}
+
+#[tokio::test]
+async fn a_refresh_token_is_revoked_where_the_provider_offers_it() {
+    let refresh_token = RefreshToken::new("refresh-1");
+    let fixture = openid(RefreshRequest::OfflineAccess, vec![answer(200, "")]).await;
+    assert_eq!(fixture.endpoint().revoke(&principal(), &refresh_token).await, Ok(true));
+    let [request] = &fixture.provider.received()[..] else { panic!("one request") };
+    assert_eq!(request.path, "/realm/revoke");
+    assert_eq!(request.form["token"], "refresh-1");
+    assert_eq!(request.form["token_type_hint"], "refresh_token");
+    assert_eq!(request.form["client_secret"], "s3cret~value");
+
+    let refused = answer(503, json!({"error": "temporarily_unavailable"}));
+    fixture.provider.script(vec![refused]);
+    let failure = fixture.endpoint().revoke(&principal(), &refresh_token).await.unwrap_err();
+    assert_eq!(failure.decision, Decision::Retry { after: None });
+
+    fixture.provider.publish_openid_metadata(&json!({ "revocation_endpoint": null }));
+    assert_eq!(fixture.endpoint().revoke(&principal(), &refresh_token).await, Ok(false));
+    let entra = Fixture::answering(vec![answer(200, "")]).await;
+    assert_eq!(entra.endpoint().revoke(&principal(), &refresh_token).await, Ok(false));
+}
+
+#[tokio::test]
+async fn endpoints_that_discovery_cannot_tell_are_nobodys() {
+    for (metadata, decision) in [
+        (Some(json!({"token_endpoint": "https://evil.example/token"})), Decision::Operator),
+        (Some(json!({"revocation_endpoint": "https://evil.example/"})), Decision::Operator),
+        (Some(json!({"token_endpoint": null})), Decision::Operator),
+        (None, Decision::Operator),
+    ] {
+        let fixture = openid(RefreshRequest::None, vec![token()]).await;
+        match metadata {
+            Some(changes) => fixture.provider.publish_openid_metadata(&changes),
+            None => fixture
+                .provider
+                .publish("/realm/.well-known/openid-configuration", serde_json::Value::Null),
+        }
+        let failure = fixture.exchange().await.unwrap_err();
+        assert_eq!((failure.decision, failure.presented), (decision, Presented::NotProcessed));
+        assert!(fixture.provider.received().is_empty());
+    }
+    let mut fixture = openid(RefreshRequest::None, vec![token()]).await;
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    fixture.move_to(format!("http://{unused}/").parse().unwrap());
+    let failure = fixture.refresh().await.unwrap_err();
+    assert_eq!(failure.decision, Decision::Retry { after: None });
+    assert_eq!(failure.presented, Presented::NotProcessed);
 }
