@@ -88,20 +88,20 @@ fn answer(realm: &Realm, headers: &HeaderMap, form: &Parameters) -> Result<Value
             };
             let refresh_token = (asks_by_scope || asks_by_type)
                 .then(|| realm.refresh_tokens().begin(user.clone(), api));
-            let mut body = issued(realm, realm.access_token(&user, api), refresh_token);
+            let mut body = issued(realm, &realm.access_token(&user, api), refresh_token);
             let issued_type = if asks_by_type { REFRESH_TOKEN } else { ACCESS_TOKEN };
             body["issued_token_type"] = issued_type.into();
             Ok(body)
         }
         "refresh_token" => {
             let (grant, next) = realm.refresh_tokens().rotate(text("refresh_token"))?;
-            Ok(issued(realm, realm.access_token(&grant.user, grant.api), Some(next)))
+            Ok(issued(realm, &realm.access_token(&grant.user, grant.api), Some(next)))
         }
         _ => Err(Refusal::of("unsupported_grant_type", "use token exchange")),
     }
 }
 
-fn issued(realm: &Realm, access_token: String, refresh_token: Option<String>) -> Value {
+fn issued(realm: &Realm, access_token: &str, refresh_token: Option<String>) -> Value {
     let mut body = json!({
         "token_type": "Bearer",
         "access_token": access_token,
