@@ -14,7 +14,9 @@ mod state;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use axum_server::{Handle, Server};
 use errand_shared::{config::Config, storage::SharedStore, time::SharedClock};
+use hyper_util::rt::TokioTimer;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -23,10 +25,13 @@ use self::state::AppState;
 /// How long open requests may take to end once the API stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a client may take to send a request's headers, and how long a connection may idle.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// The HTTP interface: one of any number on the same database.
 #[derive(Debug)]
 pub struct Api {
-    listener: TcpListener,
+    server: Server<SocketAddr>,
     address: SocketAddr,
     state: Arc<AppState>,
 }
@@ -50,7 +55,9 @@ impl Api {
         let failed = |source| BindError { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, address, state: Arc::new(AppState::new(config, store, clock)) })
+        let listener = listener.into_std().map_err(failed)?;
+        let server = axum_server::from_tcp(listener).map_err(failed)?;
+        Ok(Self { server, address, state: Arc::new(AppState::new(config, store, clock)) })
     }
 
     /// Where it listens.
@@ -61,20 +68,18 @@ impl Api {
     /// Answers until `stop` is cancelled, then ends the requests that are open.
     pub async fn run(self, stop: CancellationToken) {
         tracing::info!("listening on http://{}", self.address);
-        let state = Arc::clone(&self.state);
-        let stopping = stop.clone();
-        let serving = axum::serve(self.listener, router::router(Arc::clone(&state)))
-            .with_graceful_shutdown(async move {
-                stopping.cancelled().await;
-                state.stopping.cancel();
-            });
-        let ended = async {
+        let handle = Handle::new();
+        let (state, stopping) = (Arc::clone(&self.state), handle.clone());
+        tokio::spawn(async move {
             stop.cancelled().await;
-            tokio::time::sleep(STOP_TIMEOUT).await;
-        };
-        tokio::select! {
-            _ = serving => {}
-            () = ended => tracing::warn!("some requests did not end in time"),
+            state.stopping.cancel();
+            stopping.graceful_shutdown(Some(STOP_TIMEOUT));
+        });
+        let mut server = self.server.handle(handle);
+        // Without a time limit a client that sends nothing holds its connection for ever.
+        server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+        if let Err(error) = server.serve(router::router(self.state).into_make_service()).await {
+            tracing::error!("the API ended: {error}");
         }
     }
 }

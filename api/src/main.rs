@@ -28,10 +28,11 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> Result<(), StartError> {
+    let stop = stop_on_signals();
     let Process { config, store, clock } = Process::start(arguments.config.as_deref()).await?;
     let api = Api::bind(&config, store, clock)
         .await
         .map_err(|error| StartError::Other(telemetry::chain(&error)))?;
-    api.run(stop_on_signals()).await;
+    api.run(stop).await;
     Ok(())
 }

@@ -3,7 +3,7 @@
 //! `type` is `/problems/NAME`; what stands there is the section of that name in `docs/problems.md`.
 
 use axum::{
-    extract::Path,
+    extract::{Path, rejection::PathRejection},
     http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -136,7 +136,7 @@ impl Problem {
             StatusCode::INTERNAL_SERVER_ERROR,
             "internal_error",
             "Internal error",
-            "Something went wrong on this side. Nothing was stored.",
+            "Something went wrong on this side.",
         )
     }
 }
@@ -157,9 +157,9 @@ impl IntoResponse for Problem {
 }
 
 /// `GET /problems/NAME`: what the problem means and what to do.
-pub(crate) async fn page(Path(name): Path<String>) -> Response {
-    let heading = format!("## {name}\n");
-    let Some(start) = PAGES.find(&heading) else {
+pub(crate) async fn page(name: Result<Path<String>, PathRejection>) -> Response {
+    let start = name.ok().and_then(|Path(name)| PAGES.find(&format!("## {name}\n")));
+    let Some(start) = start else {
         return Problem::not_found("There is no problem of this name.").into_response();
     };
     let rest = &PAGES[start..];

@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug)]
 pub(crate) struct AppState {
     pub(crate) store: SharedStore,
+    pub(crate) clock: SharedClock,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) verifier: Verifier,
     pub(crate) identity: IdentityConfig,
-    pub(crate) clock: SharedClock,
     pub(crate) downstream_apis: DownstreamApis,
     pub(crate) limits: Limits,
     /// May clients post documents of their own?

@@ -22,6 +22,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(arguments: Arguments) -> Result<(), CommandError> {
+    let stop = stop_on_signals();
     let Process { config, store, clock } = Process::start(arguments.config.as_deref()).await?;
     let api = Api::bind(&config, SharedStore::clone(&store), SharedClock::clone(&clock))
         .await
@@ -32,7 +33,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), CommandError> {
         tokio::spawn(health.serve(SharedStore::clone(&store)));
     }
     let worker = Worker::new(&config, store, clock);
-    until_stopped(api, worker, stop_on_signals()).await;
+    until_stopped(api, worker, stop).await;
     Ok(())
 }
 

@@ -67,31 +67,59 @@ pub fn report(result: Result<(), StartError>) -> ExitCode {
 }
 
 /// Returns a token that is cancelled by SIGTERM or SIGINT; a second signal ends the process at once.
+///
+/// To be called first of all: until then SIGTERM kills the process, or, as the first one of a
+/// container, is not even delivered.
 #[expect(clippy::exit, reason = "the second signal says: now")]
 pub fn stop_on_signals() -> CancellationToken {
     let stop = CancellationToken::new();
     let signalled = stop.clone();
+    let mut signals = Signals::listen();
     tokio::spawn(async move {
-        signal().await;
+        signals.next().await;
         signalled.cancel();
-        signal().await;
+        signals.next().await;
         std::process::exit(1);
     });
     stop
 }
 
+/// The signals that ask a process to stop, heard from [`Signals::listen`] on.
 #[cfg(unix)]
-async fn signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate =
-        signal(SignalKind::terminate()).expect("SIGTERM can be listened for in any process");
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn listen() -> Self {
+        use tokio::signal::unix::{SignalKind, signal};
+        let listen = |kind| signal(kind).expect("any process can listen for these two");
+        Self {
+            terminate: listen(SignalKind::terminate()),
+            interrupt: listen(SignalKind::interrupt()),
+        }
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
 
 #[cfg(not(unix))]
-async fn signal() {
-    let _ = tokio::signal::ctrl_c().await;
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn listen() -> Self {
+        Self
+    }
+
+    async fn next(&mut self) {
+        let _ = tokio::signal::ctrl_c().await;
+    }
 }

@@ -36,6 +36,12 @@ const OPERATOR_PAUSE: Duration = Duration::from_mins(1);
 /// Bounds of the delay while there is no token to be had.
 const TOKEN_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(5));
 
+/// How often a job that only computes is recorded.
+const RECORD_LONG_STEPS: Duration = Duration::from_secs(1);
+
+/// A wait shorter than this is announced, because idle workers would look too late.
+const SHORT_WAIT: Duration = Duration::from_secs(1);
+
 /// How long to try to record before the job is left to the next worker.
 const RECORD_PATIENCE: Duration = Duration::from_mins(1);
 
@@ -98,7 +104,10 @@ impl Advance<'_> {
 
     async fn run(&self) -> Result<(), StoreError> {
         let Context { limits, downstream_apis, .. } = self.context;
-        let workflow = match check(&self.job.definition, limits, Some(downstream_apis)) {
+        let checked = tokio::task::block_in_place(|| {
+            check(&self.job.definition, limits, Some(downstream_apis))
+        });
+        let workflow = match checked {
             Ok(workflow) => workflow,
             Err(problems) => {
                 let problem = problems.first().map_or("", |problem| problem.detail.as_str());
@@ -110,19 +119,22 @@ impl Advance<'_> {
             Err(error) => return self.hold(&chain(&error)).await,
         };
         let mut reply = None;
+        let mut recorded = Instant::now();
         loop {
             let now = self.now();
-            let outcome = if now < self.job.deadline_at {
-                step(&workflow, limits, &mut state.checkpoint, reply.take(), now)
-            } else {
-                Outcome::Faulted(WorkflowError::timeout("the job's deadline is over"))
-            };
+            let outcome = self.step(&workflow, &mut state, reply.take(), now).await;
             let next = match outcome {
                 Outcome::Completed(output) => Next::Complete(output),
                 Outcome::Faulted(error) => Next::Fault(error.into()),
-                // A long step that let others run: nothing to wait for.
-                Outcome::Wait { until } if until <= now => {
-                    tokio::task::yield_now().await;
+                // A long step that let others run, and nothing to wait for: recorded now and then,
+                // so that whoever goes on with it does not begin anew.
+                Outcome::Wait { until }
+                    if until <= now && !self.context.stopping.is_cancelled() =>
+                {
+                    if recorded.elapsed() >= RECORD_LONG_STEPS {
+                        self.record(&workflow, &state, Next::Continue).await?;
+                        recorded = Instant::now();
+                    }
                     continue;
                 }
                 Outcome::Wait { until } => Next::Wait { due_at: until },
@@ -139,6 +151,32 @@ impl Advance<'_> {
             };
             return self.record(&workflow, &state, next).await;
         }
+    }
+
+    /// One step, beside the threads that serve everybody, and as long as the job may compute.
+    async fn step(
+        &self,
+        workflow: &Workflow,
+        state: &mut State,
+        reply: Option<Reply>,
+        now: Timestamp,
+    ) -> Outcome {
+        let limits = &self.context.limits;
+        if now >= self.job.deadline_at {
+            return Outcome::Faulted(WorkflowError::timeout("the job's deadline is over"));
+        }
+        if state.evaluated > limits.evaluation_per_job {
+            let most = limits.evaluation_per_job.as_secs();
+            let detail = format!("A job may compute for {most} seconds in all.");
+            return Outcome::Faulted(WorkflowError::runtime(detail));
+        }
+        let _turn = self.context.stepping.acquire().await;
+        let began = Instant::now();
+        let outcome = tokio::task::block_in_place(|| {
+            step(workflow, limits, &mut state.checkpoint, reply, now)
+        });
+        state.evaluated += began.elapsed();
+        outcome
     }
 
     /// Sends the call the workflow wants, if there is a token for it.
@@ -159,7 +197,7 @@ impl Advance<'_> {
         }
         let token = match self.acquire_token(api, None).await {
             Ok(token) => token,
-            Err(error) => return self.without_token(state, call, api, error),
+            Err(error) => return Ok(self.without_token(state, call, api, error)),
         };
         state.call.begin();
         self.record(workflow, state, Next::Continue).await?;
@@ -170,7 +208,7 @@ impl Advance<'_> {
                 Ok(token) => sent = self.send(call, api, &token).await,
                 Err(error) => {
                     state.call.undo();
-                    return self.without_token(state, call, api, error);
+                    return Ok(self.without_token(state, call, api, error));
                 }
             }
         }
@@ -240,12 +278,12 @@ impl Advance<'_> {
         call: &Call,
         api: &DownstreamApi,
         error: AcquireError,
-    ) -> Result<Performed, StoreError> {
+    ) -> Performed {
         let permanent = || {
             let error = WorkflowError::authentication("the identity provider issues no token");
             Performed::Replied(Err(error))
         };
-        Ok(match error {
+        match error {
             AcquireError::Suspend { reason, claims, session_version } => {
                 tracing::info!(reason = reason.as_str(), "suspended until the user returns");
                 let tenant = &self.job.lease.owner.tenant;
@@ -268,8 +306,8 @@ impl Advance<'_> {
             AcquireError::Store(StoreError::Undecryptable { .. }) => {
                 self.wait_for_operator(&chain(&error))
             }
-            AcquireError::Store(error) => return Err(error),
-        })
+            AcquireError::Store(_) => self.wait_for_token(state, Duration::ZERO),
+        }
     }
 
     fn wait_for_token(&self, state: &mut State, at_least: Duration) -> Performed {
@@ -306,7 +344,13 @@ impl Advance<'_> {
             throttles: state.call.throttles,
             next,
         };
-        self.record_patiently(&record).await
+        self.record_patiently(&record).await?;
+        if let Next::Wait { due_at } = record.next
+            && due_at.since(self.now()) < SHORT_WAIT
+        {
+            self.context.store.announce();
+        }
+        Ok(())
     }
 
     /// What a call came to is not thrown away because the database is being restarted. Recording

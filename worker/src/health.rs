@@ -1,6 +1,6 @@
 //! `/livez` and `/readyz` of a worker process. Two answers do not need a web framework.
 
-use std::{convert::Infallible, net::SocketAddr};
+use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
 use errand_shared::storage::SharedStore;
 use http_body_util::Full;
@@ -11,6 +11,9 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
+
+/// After a connection that could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +37,11 @@ impl HealthListener {
     /// Answers until it is dropped.
     pub async fn serve(self, store: SharedStore) {
         loop {
-            let Ok((stream, _)) = self.0.accept().await else { continue };
+            let Ok((stream, _)) = self.0.accept().await else {
+                // Out of file descriptors, for example: not a reason to spin.
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            };
             let store = SharedStore::clone(&store);
             tokio::spawn(async move {
                 let service = service_fn(|request| {

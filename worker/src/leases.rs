@@ -46,7 +46,10 @@ impl Leases {
     pub(crate) fn hold(&self, lease: Lease) -> HeldLease {
         let held = Held { lease_id: lease.lease_id, lost: CancellationToken::new() };
         let lost = held.lost.clone();
-        self.lock().insert(lease.job_id, held);
+        // Claimed anew after its lease was lost: whoever still works under the old one stops.
+        if let Some(former) = self.lock().insert(lease.job_id, held) {
+            former.lost.cancel();
+        }
         HeldLease { lease, lost, leases: self.clone(), settled: false }
     }
 

@@ -14,7 +14,7 @@ mod runner;
 mod state;
 mod suspension;
 
-use std::sync::Arc;
+use std::{num::NonZero, sync::Arc};
 
 use errand_shared::{
     config::{Config, DownstreamApis, IdentityConfig, Limits, WorkerConfig},
@@ -23,6 +23,7 @@ use errand_shared::{
     storage::SharedStore,
     time::SharedClock,
 };
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -48,6 +49,8 @@ struct Context {
     limits: Limits,
     http: reqwest::Client,
     leases: Leases,
+    /// How many jobs compute at once: not so many that nothing else gets a core.
+    stepping: Semaphore,
     /// Jobs hand back at their next record once this is cancelled.
     stopping: CancellationToken,
 }
@@ -57,10 +60,12 @@ impl Worker {
     pub fn new(config: &Config, store: SharedStore, clock: SharedClock) -> Self {
         let slowest = config.downstream_apis.values().map(|api| api.timeout).max();
         let stopping = CancellationToken::new();
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         let context = Context {
             id: Uuid::now_v7(),
             sessions: Sessions::new(&config.identity, Arc::clone(&store), clock),
             leases: Leases::new(Arc::clone(&store), stopping.clone()),
+            stepping: Semaphore::new(cores.saturating_sub(1).max(1)),
             store,
             identity: config.identity.clone(),
             downstream_apis: config.downstream_apis.clone(),

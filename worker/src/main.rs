@@ -29,12 +29,13 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> Result<(), StartError> {
+    let stop = stop_on_signals();
     let Process { config, store, clock } = Process::start(arguments.config.as_deref()).await?;
     if let Some(address) = config.worker.listen {
         let health = HealthListener::bind(address).await;
         let health = health.map_err(|error| StartError::Other(telemetry::chain(&error)))?;
         tokio::spawn(health.serve(SharedStore::clone(&store)));
     }
-    Worker::new(&config, store, clock).run(stop_on_signals()).await;
+    Worker::new(&config, store, clock).run(stop).await;
     Ok(())
 }

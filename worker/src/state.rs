@@ -1,5 +1,7 @@
 //! What a worker keeps of a job between two claims, encrypted in its row.
 
+use std::time::Duration;
+
 use errand_shared::{
     storage::ClaimedJob,
     workflow::{CHECKPOINT_FORMAT, Call, Checkpoint},
@@ -12,6 +14,8 @@ pub(crate) struct State {
     format: u32,
     pub(crate) checkpoint: Checkpoint,
     pub(crate) call: CallState,
+    /// How long the job's steps took so far, in all.
+    pub(crate) evaluated: Duration,
 }
 
 /// How far a call is.
@@ -53,6 +57,7 @@ impl State {
                 format: CHECKPOINT_FORMAT,
                 checkpoint: Checkpoint::start(id, job.input.clone(), job.claimed_at),
                 call: CallState::default(),
+                evaluated: Duration::ZERO,
             });
         };
         let Format { format } = serde_json::from_slice(written)?;

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    extract::{Path, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    extract::{FromRequestParts, Path, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use errand_shared::{identity::Principal, jobs::Job};
@@ -25,10 +25,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 pub(crate) async fn get(
     State(state): State<Arc<AppState>>,
     Authenticated(caller): Authenticated,
-    Path(id): Path<String>,
+    JobId(id): JobId,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let mut job = find(&state, &id, &caller.principal).await?;
+    let mut job = load(&state, id, &caller.principal).await?;
     let seen = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
     let wait = wait(&headers);
     let known = seen.map_or_else(|| etag(&job), str::to_owned);
@@ -58,9 +58,17 @@ pub(crate) async fn get(
     Ok(response)
 }
 
-/// Returns the job that an address names.
-pub(super) async fn find(state: &AppState, id: &str, owner: &Principal) -> Result<Job, Problem> {
-    load(state, id.parse().map_err(|_| unknown())?, owner).await
+/// The id in an address. What cannot be one is the id of no job.
+#[derive(Debug)]
+pub(crate) struct JobId(pub(crate) Uuid);
+
+impl<S: Send + Sync> FromRequestParts<S> for JobId {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
+        let id = Path::from_request_parts(parts, state).await;
+        id.map(|Path(id)| Self(id)).map_err(|_| unknown())
+    }
 }
 
 pub(super) async fn load(state: &AppState, id: Uuid, owner: &Principal) -> Result<Job, Problem> {

@@ -40,6 +40,7 @@ impl Request {
         limits: &Limits,
         apis: &DownstreamApis,
         inline: bool,
+        now: Timestamp,
     ) -> Result<Self, Vec<Problem>> {
         let Value::Object(members) = body else {
             return Err(vec![problem("", "Expected an object.")]);
@@ -47,20 +48,20 @@ impl Request {
         let mut reader = Reader { members, problems: Vec::new() };
         let definition = reader.take("definition");
         let workflow = reader.workflow(definition.as_ref(), limits, apis, inline);
-        let request = (
-            reader.take("input").unwrap_or_else(|| Value::Object(Map::new())),
-            reader.session_key(),
-            reader.run_at(),
-            reader.deadline(limits),
-            reader.tags(),
-        );
+        let input = reader.take("input").unwrap_or_else(|| Value::Object(Map::new()));
+        let session_key = reader.session_key();
+        let run_at = reader.run_at();
+        let deadline = reader.deadline(limits);
+        let tags = reader.tags();
+        if run_at.is_some_and(|run_at| run_at >= now + deadline) {
+            reader.refuse("/run_at", "Expected a time before the deadline.");
+        }
         reader.only("preflight", &"first".into(), "Only `first` is supported yet.");
         reader.only("priority", &0.into(), "Only 0 is supported yet.");
         reader.only("callback", &Value::Null, "`callback` is not supported yet.");
         reader.no_more();
         match (workflow, definition) {
             (Some(workflow), Some(definition)) if reader.problems.is_empty() => {
-                let (input, session_key, run_at, deadline, tags) = request;
                 Ok(Self { workflow, definition, input, session_key, run_at, deadline, tags })
             }
             _ => Err(reader.problems),
@@ -217,7 +218,8 @@ mod tests {
     use super::*;
 
     fn read(body: Value) -> Result<Request, Vec<Problem>> {
-        Request::read(body, &Limits::default(), &DownstreamApis::new(), true)
+        let now = Timestamp::from_seconds(1_800_000_000).unwrap();
+        Request::read(body, &Limits::default(), &DownstreamApis::new(), true, now)
     }
 
     fn definition() -> Value {
@@ -267,6 +269,14 @@ mod tests {
             assert!(pointers.contains(&pointer), "{pointer} in {pointers:?}");
         }
         assert!(pointers.iter().any(|pointer| pointer.starts_with("/definition/document")));
+    }
+
+    #[test]
+    fn a_job_starts_before_its_deadline() {
+        let body =
+            |run_at| json!({"definition": definition(), "deadline": "P1D", "run_at": run_at});
+        assert!(read(body("2027-01-15T20:00:00Z")).is_ok());
+        assert_eq!(read(body("2027-01-17T08:00:00Z")).unwrap_err()[0].pointer, "/run_at");
     }
 
     #[test]

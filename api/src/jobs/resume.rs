@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use axum::{
-    extract::{Path, State},
-    response::Response,
-};
+use axum::{extract::State, response::Response};
 use errand_shared::jobs::JobStatus;
 
-use super::{get::find, representation::accepted};
+use super::{
+    get::{JobId, load},
+    representation::accepted,
+};
 use crate::{authentication::Authenticated, problem::Problem, refusal, state::AppState};
 
 /// Exchanges the user's fresh token into the job's session; every suspended job of that session
@@ -16,9 +16,9 @@ use crate::{authentication::Authenticated, problem::Problem, refusal, state::App
 pub(crate) async fn resume(
     State(state): State<Arc<AppState>>,
     Authenticated(caller): Authenticated,
-    Path(id): Path<String>,
+    JobId(id): JobId,
 ) -> Result<Response, Problem> {
-    let job = find(&state, &id, &caller.principal).await?;
+    let job = load(&state, id, &caller.principal).await?;
     let (JobStatus::Suspended, Some(suspension), Some(session_key)) =
         (job.status, &job.suspension, &job.session_key)
     else {
@@ -32,6 +32,6 @@ pub(crate) async fn resume(
         .resume(&caller, session_key, api, &state.downstream_apis)
         .await
         .map_err(|error| refusal::uninitiated(&error, &caller, &state.identity))?;
-    let job = find(&state, &id, &caller.principal).await?;
+    let job = load(&state, id, &caller.principal).await?;
     Ok(accepted(job, &state.public_url))
 }

@@ -44,7 +44,8 @@ pub(crate) async fn submit(
     let key = idempotency_key(&headers)?;
     let body = read_body(&headers, body, state.limits.body_bytes).await?;
     let value = parse_json(&body).map_err(|problem| Problem::invalid_body(vec![problem]))?;
-    let request = Request::read(value, &state.limits, &state.downstream_apis, state.inline)
+    let now = state.clock.now();
+    let request = Request::read(value, &state.limits, &state.downstream_apis, state.inline, now)
         .map_err(Problem::invalid_body)?;
     let idempotency = key.map(|key| IdempotencyKey { endpoint: ENDPOINT, key, body: &body });
     if let Some(key) = &idempotency {

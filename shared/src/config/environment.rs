@@ -29,10 +29,35 @@ pub(super) struct Variable {
     value: String,
 }
 
-/// Variables in Errand's spelling, and those that .NET would lay over an `appsettings.json`.
+/// Variables in Errand's spelling, those that .NET would lay over an `appsettings.json`, and those
+/// that belong to nobody's configuration.
 pub(super) struct Variables {
     pub(super) errand: Vec<Variable>,
     pub(super) microsoft: Vec<Variable>,
+    pub(super) platform: Platform,
+}
+
+/// What Azure tells the programs that run there. Has no `Debug`: one of them is a secret.
+#[derive(Default)]
+pub(super) struct Platform {
+    /// `IDENTITY_ENDPOINT` of App Service: where tokens of a managed identity are got.
+    pub(super) identity_endpoint: Option<String>,
+    /// `IDENTITY_HEADER` of App Service: the secret that such a request has to show.
+    pub(super) identity_header: Option<String>,
+    /// `AZURE_FEDERATED_TOKEN_FILE` of Microsoft Entra Workload ID (AKS).
+    pub(super) federated_token_file: Option<String>,
+}
+
+impl Platform {
+    fn note(&mut self, name: &str, value: String) {
+        let known = match name {
+            "IDENTITY_ENDPOINT" => &mut self.identity_endpoint,
+            "IDENTITY_HEADER" => &mut self.identity_header,
+            "AZURE_FEDERATED_TOKEN_FILE" => &mut self.federated_token_file,
+            _ => return,
+        };
+        *known = Some(value).filter(|value| !value.trim().is_empty());
+    }
 }
 
 impl Variables {
@@ -40,7 +65,8 @@ impl Variables {
     pub(super) fn from_environment(
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Self {
-        let mut variables = Self { errand: Vec::new(), microsoft: Vec::new() };
+        let mut variables =
+            Self { errand: Vec::new(), microsoft: Vec::new(), platform: Platform::default() };
         for (name, value) in environment.into_iter().collect::<BTreeMap<_, _>>() {
             let keys: Vec<_> = name.split("__").map(str::to_owned).collect();
             match keys.as_slice() {
@@ -53,7 +79,7 @@ impl Variables {
                 {
                     variables.microsoft.push(Variable { name, keys, value });
                 }
-                _ => {}
+                _ => variables.platform.note(&name, value),
             }
         }
         variables

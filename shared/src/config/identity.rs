@@ -9,6 +9,7 @@ use super::{
     ClientAuthentication, Dialect, IdentityConfig, RefreshRequest, Tenant,
     address::{is_loopback, with_trailing_slash},
     client_credentials,
+    environment::Platform,
     section::Section,
 };
 
@@ -35,6 +36,7 @@ const OWN_PARAMETERS: [&str; 11] = [
 /// `None`, reported, without what has no default.
 pub(super) fn read(
     section: &Section,
+    platform: &Platform,
     allow_insecure_http: bool,
     api_beyond_loopback: bool,
 ) -> Option<IdentityConfig> {
@@ -59,7 +61,7 @@ pub(super) fn read(
         })
         .unwrap_or(ClientAuthentication::Post);
     let allowed_clients = section.texts("allowed_clients").unwrap_or_default();
-    let client_credentials = client_credentials::read(section);
+    let client_credentials = client_credentials::read(section, platform);
     let extra_token_parameters = extra_token_parameters(section, dialect.as_ref());
     let consent_redirect_uri = section.url("consent_redirect_uri", allow_insecure_http);
     section.only("keep_alive_days", 30);

@@ -18,18 +18,15 @@ pub(super) fn read(section: &Section) -> Limits {
         task_starts: count("task_starts", default.task_starts),
         calls: count("calls", default.calls),
         checkpoint_bytes: size("checkpoint_bytes", default.checkpoint_bytes),
+        evaluation_per_job: section
+            .seconds("evaluation_seconds_per_job", 1..=86_400)
+            .unwrap_or(default.evaluation_per_job),
         max_deadline: section
             .parsed("max_deadline", "an ISO 8601 duration such as `P400D` or `PT12H`", duration)
             .unwrap_or(default.max_deadline),
     };
     // Bounds of parts that do not exist yet.
-    for key in [
-        "branches",
-        "loop_items",
-        "evaluation_cpu_seconds",
-        "evaluation_seconds_per_job",
-        "streams_per_user",
-    ] {
+    for key in ["branches", "loop_items", "evaluation_cpu_seconds", "streams_per_user"] {
         count(key, 1);
     }
     section.finish();

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{
     Config, api, database, downstream_apis, encryption,
-    environment::{Variables, overlay},
+    environment::{Platform, Variables, overlay},
     error::ConfigError,
     file, identity, limits, microsoft,
     node::{Node, Origin},
@@ -24,6 +24,8 @@ impl Config {
     /// - `ERRAND__SECTION__KEY` sets a key; with JSON `AzureAd__KEY` and `DownstreamApis__NAME__KEY`
     ///   do so too, and `ERRAND__…` goes before them. A list is JSON, separated by commas, or set
     ///   item by item (`ERRAND__IDENTITY__CLIENT_CREDENTIALS__0__CLIENT_SECRET_FILE`).
+    /// - `IDENTITY_ENDPOINT`, `IDENTITY_HEADER` and `AZURE_FEDERATED_TOKEN_FILE` are what Azure sets
+    ///   for client credentials that it provides.
     /// - An empty string is the same as no string.
     /// - Relative paths are relative to the current directory, not to the file.
     ///
@@ -46,7 +48,7 @@ impl Config {
         }
         overlay(&mut tree, variables.errand);
         let file = path.map(|path| path.display().to_string());
-        let config = read(&Section::root(&tree, file.as_deref(), &report));
+        let config = read(&Section::root(&tree, file.as_deref(), &report), &variables.platform);
         let warnings = report.finish()?;
         let config = config.expect("a section that cannot be read is reported");
         Ok(Self { warnings, ..config })
@@ -54,15 +56,19 @@ impl Config {
 }
 
 /// Reads all sections, so that all problems are found.
-fn read(root: &Section) -> Option<Config> {
+fn read(root: &Section, platform: &Platform) -> Option<Config> {
     let allow_insecure_http = root.boolean("allow_insecure_http").unwrap_or(false);
     let database = database::read(&root.section("database"));
     let encryption = encryption::read(&root.section("encryption"));
     let api = api::read(&root.section("api"), allow_insecure_http);
     let worker = worker::read(&root.section("worker"));
     let api_beyond_loopback = !api.listen.ip().is_loopback();
-    let identity =
-        identity::read(&root.section("identity"), allow_insecure_http, api_beyond_loopback);
+    let identity = identity::read(
+        &root.section("identity"),
+        platform,
+        allow_insecure_http,
+        api_beyond_loopback,
+    );
     let dialect = identity.as_ref().map(|identity| &identity.dialect);
     let downstream_apis = downstream_apis::read(root, allow_insecure_http, dialect);
     let workflows = workflows::read(&root.section("workflows"));

@@ -192,20 +192,81 @@ pub enum ClientAuthentication {
     Basic,
 }
 
-/// A proof of who Errand is.
+/// A proof of who Errand is. Files are read anew for each request.
 #[derive(Debug, Clone)]
 pub enum ClientCredential {
     /// `source_type = "ClientSecret"`
     Secret(SecretString),
-    /// `source_type = "Path"`: PEM files, read anew for each signature.
-    Certificate {
-        /// The certificate.
+    /// `source_type = "Path"`: a key that signs.
+    Certificate(ClientCertificate),
+    /// `source_type = "SignedAssertionFilePath"`: a JWT that somebody else renews; default of
+    /// `signed_assertion_file_path`: the variable `AZURE_FEDERATED_TOKEN_FILE`.
+    SignedAssertionFile(PathBuf),
+    /// `source_type = "SignedAssertionFromManagedIdentity"`: a JWT that Azure gives to what runs there.
+    ManagedIdentity(ManagedIdentity),
+}
+
+/// A certificate whose key signs Errand's assertions.
+#[derive(Debug, Clone)]
+pub struct ClientCertificate {
+    /// Where it is.
+    pub file: CertificateFile,
+    /// `algorithm`, `"PS256"` (default) or `"RS256"`.
+    pub algorithm: AssertionAlgorithm,
+    /// `send_x5c` of `[identity]`, default false: send the certificate along, so that the provider
+    /// can recognise it by subject name and issuer.
+    pub send_x5c: bool,
+}
+
+/// The file format of a certificate.
+#[derive(Debug, Clone)]
+pub enum CertificateFile {
+    /// PEM (RFC 7468).
+    Pem {
+        /// `certificate_path`
         certificate_path: PathBuf,
-        /// Its private key; default: in the certificate's file.
+        /// `private_key_path`; default: in the certificate's file.
         private_key_path: PathBuf,
     },
-    /// `source_type = "SignedAssertionFilePath"`: a JWT that somebody else renews, read anew each time.
-    SignedAssertionFile(PathBuf),
+    /// PKCS#12 (RFC 7292): a path that ends in `.pfx` or `.p12`, or any with a password.
+    Pkcs12 {
+        /// `certificate_path`
+        path: PathBuf,
+        /// `certificate_password`, default empty.
+        password: SecretString,
+    },
+}
+
+/// How a client assertion is signed (RFC 7518 3.1), and with it how its certificate is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AssertionAlgorithm {
+    /// RSASSA-PSS; `x5t#S256`.
+    Ps256,
+    /// RSASSA-PKCS1-v1_5; `x5t`, which is what AD FS knows.
+    Rs256,
+}
+
+/// A managed identity of Azure that the app registration trusts by a federated credential.
+#[derive(Debug, Clone)]
+pub struct ManagedIdentity {
+    /// `managed_identity_client_id`, default none: the only one, or the system-assigned one.
+    pub client_id: Option<String>,
+    /// Who gives its tokens.
+    pub source: ManagedIdentitySource,
+}
+
+/// Who gives the tokens of a managed identity.
+#[derive(Debug, Clone)]
+pub enum ManagedIdentitySource {
+    /// App Service, Functions, Container Apps.
+    AppService {
+        /// The variable `IDENTITY_ENDPOINT`.
+        endpoint: Url,
+        /// The variable `IDENTITY_HEADER`.
+        header: SecretString,
+    },
+    /// Where those two variables are not set: the instance metadata service of virtual machines.
+    InstanceMetadata,
 }
 
 /// The configured downstream APIs by name.
@@ -274,6 +335,8 @@ pub struct Limits {
     pub calls: u64,
     /// `checkpoint_bytes`, default 1 MiB.
     pub checkpoint_bytes: usize,
+    /// `evaluation_seconds_per_job`, default 30: for all steps of one job together.
+    pub evaluation_per_job: Duration,
     /// `max_deadline`, default `P400D`.
     pub max_deadline: Duration,
 }
@@ -288,6 +351,7 @@ impl Default for Limits {
             task_starts: 100_000,
             calls: 20_000,
             checkpoint_bytes: 1_048_576,
+            evaluation_per_job: Duration::from_secs(30),
             max_deadline: Duration::from_hours(400 * 24),
         }
     }

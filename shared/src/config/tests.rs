@@ -1,5 +1,6 @@
 //! Whole configurations.
 
+mod client_credentials;
 mod problems;
 
 use std::{fs, path::Path};
@@ -28,6 +29,11 @@ fn load_as(name: &str, text: &str, variables: &[(&str, &str)]) -> Result<Config,
     let prefix = format!("{}/", folder.path().display());
     Config::load(Some(&path), variables.collect::<Vec<_>>())
         .map_err(|error| error.to_string().replace(&prefix, ""))
+}
+
+fn is_pem(file: &CertificateFile, certificate: &str, private_key: &str) -> bool {
+    matches!(file, CertificateFile::Pem { certificate_path, private_key_path }
+        if certificate_path == Path::new(certificate) && private_key_path == Path::new(private_key))
 }
 
 fn load_toml(text: &str, variables: &[(&str, &str)]) -> Result<Config, String> {
@@ -61,10 +67,11 @@ fn the_reference_file_is_complete_and_says_the_defaults() {
     let secret = secret.display().to_string();
     let reference = reference
         .replace("/run/secrets/errand-keys", &secret)
+        .replace("/run/secrets/errand-pfx-password", &secret)
         .replace("/run/secrets/errand-client-secret", &secret);
     let config = load_toml(&reference, &[]).unwrap();
     assert!(config.warnings.is_empty());
-    assert_eq!(config.identity.client_credentials.len(), 3);
+    assert_eq!(config.identity.client_credentials.len(), 5);
     assert_eq!(config.downstream_apis["PartnerAPI"].paths, ["api/**"]);
 
     let defaults = load_toml(&toml_with("", ""), &[]).unwrap();
@@ -130,8 +137,8 @@ fn an_existing_appsettings_json_works() {
     assert_eq!(identity.required_scopes, ["access_as_user", "Jobs.Read"]);
     assert!(matches!(
         identity.client_credentials.as_slice(),
-        [ClientCredential::Secret(secret), ClientCredential::Certificate { private_key_path, .. }]
-            if secret.expose_secret() == CANARY && private_key_path == Path::new("errand.pem")
+        [ClientCredential::Secret(secret), ClientCredential::Certificate(certificate)]
+            if secret.expose_secret() == CANARY && is_pem(&certificate.file, "errand.pem", "errand.pem")
     ));
     assert_eq!(config.downstream_apis.keys().collect::<Vec<_>>(), ["GraphAPI", "PartnerAPI"]);
     let graph = &config.downstream_apis["GraphAPI"];

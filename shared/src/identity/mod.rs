@@ -3,7 +3,7 @@
 //! | file | holds |
 //! | --- | --- |
 //! | [`verifier`] | who calls: the checks of an incoming access token, over `compact_token`, `issuers` (whose signature), `rules` (what it must say), `claims`, `keys`, `key_cache` |
-//! | [`token_endpoint`] | how a token is got: `endpoints` knows where, `grant` fills the form, `client_credential` proves who Errand is, `token_request` sends it, `token_response` reads a good answer |
+//! | [`token_endpoint`] | how a token is got: `endpoints` knows where, `grant` fills the form, `client_credential` proves who Errand is (over `client_assertion`, `certificate_file`, `managed_identity`), `token_request` sends it, `token_response` reads a good answer |
 //! | [`failure`] | what a bad answer means: the one decision table, over the words of `oauth_error` |
 //! | [`scopes`], [`consent`] | what is asked for, and where a user agrees to it |
 //! | [`principal`], [`secret`] | whose token it is; tokens that cannot be printed |
@@ -14,7 +14,9 @@
 
 mod authority;
 mod bounded_body;
+mod certificate_file;
 mod claims;
+mod client_assertion;
 mod client_credential;
 mod compact_token;
 pub mod consent;
@@ -24,6 +26,7 @@ mod grant;
 mod issuers;
 mod key_cache;
 mod keys;
+mod managed_identity;
 mod oauth_error;
 pub mod principal;
 mod redaction;

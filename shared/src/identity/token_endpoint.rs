@@ -2,12 +2,11 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use tokio::time::Instant;
+use tokio::time;
 use url::{Url, form_urlencoded};
-use uuid::Uuid;
 
 use super::{
-    client_credential::{self, Proof},
+    client_credential::{ClientCredential, Proof},
     endpoints::{DiscoveryError, Endpoints},
     failure::{Outcome, TokenFailure},
     grant::Grant,
@@ -17,7 +16,7 @@ use super::{
     token_response::TokenResponse,
 };
 use crate::{
-    config::{ClientAuthentication, ClientCredential, Dialect, DownstreamApi, IdentityConfig},
+    config::{Dialect, DownstreamApi, IdentityConfig},
     http,
     time::SharedClock,
 };
@@ -30,6 +29,8 @@ pub const HTTP_TIMEOUT: Duration = Duration::from_secs(8);
 const QUICK_RETRY_PAUSE: Duration = Duration::from_millis(300);
 /// With less left of [`HTTP_TIMEOUT`] there is no second attempt: it would only blur the first answer.
 const MIN_SECOND_ATTEMPT: Duration = Duration::from_secs(2);
+/// What a proof has to leave for the request itself: one that is cut off may have been processed.
+const MIN_REQUEST: Duration = Duration::from_secs(1);
 
 /// The provider's token endpoint, asked in Errand's name.
 #[derive(Debug)]
@@ -38,7 +39,6 @@ pub struct TokenEndpoint {
     endpoints: Endpoints,
     dialect: Dialect,
     client_id: String,
-    authentication: ClientAuthentication,
     credentials: Vec<ClientCredential>,
     extra_parameters: BTreeMap<String, String>,
     clock: SharedClock,
@@ -52,8 +52,7 @@ impl TokenEndpoint {
             endpoints: Endpoints::of(&config.dialect, clock.clone()),
             dialect: config.dialect.clone(),
             client_id: config.client_id.clone(),
-            authentication: config.client_authentication,
-            credentials: config.client_credentials.clone(),
+            credentials: ClientCredential::all(config, &clock),
             extra_parameters: config.extra_token_parameters.clone(),
             clock,
         }
@@ -120,16 +119,8 @@ impl TokenEndpoint {
             Dialect::Entra { .. } => return Ok(false),
             Dialect::TokenExchange { .. } => Grant::BoundRefreshToken(refresh_token),
         };
-        let request = Request {
-            grant,
-            principal,
-            scope: None,
-            correlation_id: Uuid::new_v4().to_string(),
-            deadline: Instant::now() + HTTP_TIMEOUT,
-        };
-        self.attempt_revocation(&request, refresh_token)
-            .await
-            .map_err(|failed| failed.reported(&request))
+        let request = Request::new(grant, principal);
+        self.revoke_as(&request, refresh_token).await.map_err(|failed| failed.reported(&request))
     }
 
     /// Whether the provider answers at all, asked without showing it any token.
@@ -144,77 +135,108 @@ impl TokenEndpoint {
         principal: &Principal,
         api: &DownstreamApi,
     ) -> Result<TokenResponse, TokenFailure> {
-        let request = Request {
-            grant,
-            principal,
-            scope: None,
-            correlation_id: Uuid::new_v4().to_string(),
-            deadline: Instant::now() + HTTP_TIMEOUT,
-        };
-        let result = match (grant.scope(&api.scopes), self.credentials.first()) {
-            (Err(error), _) => Err(Failed::locally(error.to_string())),
-            (Ok(_), None) => Err(no_credential()),
-            (Ok(scope), Some(credential)) => {
-                let request = Request { scope, ..request.clone() };
-                self.attempt_twice(&request, api, credential).await
-            }
-        };
-        result.map_err(|failed| failed.reported(&request))
+        let request = Request::new(grant, principal);
+        self.request_as(&request, api).await.map_err(|failed| failed.reported(&request))
+    }
+
+    async fn request_as(
+        &self,
+        request: &Request<'_>,
+        api: &DownstreamApi,
+    ) -> Result<TokenResponse, Failed> {
+        let scope = request.grant.scope(&api.scopes);
+        let scope = scope.map_err(|error| Failed::locally(error.to_string()))?;
+        let endpoint = self.endpoints.token(request.principal).await;
+        let endpoint = endpoint.map_err(|error| undiscovered(request.grant, &error))?;
+        let mut parameters: BTreeMap<&str, &str> = BTreeMap::new();
+        // What is configured as extra never replaces what the protocol says.
+        let extra = self.extra_parameters.iter().chain(&api.extra_token_parameters);
+        parameters.extend(extra.map(|(name, value)| (name.as_str(), value.as_str())));
+        parameters.extend(request.grant.parameters());
+        parameters.extend(scope.as_deref().map(|scope| ("scope", scope)));
+        let scope = scope.as_deref().unwrap_or_default();
+        self.attempt_twice(request, &Form { endpoint, parameters, scope }).await
     }
 
     async fn attempt_twice(
         &self,
         request: &Request<'_>,
-        api: &DownstreamApi,
-        credential: &ClientCredential,
+        form: &Form<'_>,
     ) -> Result<TokenResponse, Failed> {
-        let failed = match self.attempt(request, api, credential).await {
+        let (used, proof) =
+            self.prove(request, &form.endpoint, 0).await.map_err(Failed::locally)?;
+        let failed = match self.attempt(request, form, &proof).await {
             Ok(response) => return Ok(response),
             Err(failed) => failed,
         };
-        let credential = if let Some(next) = self.next_credential(&failed) {
+        let next = if let Some(next) = self.next_credential(used, &failed) {
             tracing::warn!(reason = %failed.description, "trying the next client credential");
             next
         } else if request.grant.kind().is_exchange() && failed.is_brief() {
-            tokio::time::sleep(QUICK_RETRY_PAUSE).await;
-            credential
+            time::sleep(QUICK_RETRY_PAUSE).await;
+            used
         } else {
             return Err(failed);
         };
         if request.time_left() < MIN_SECOND_ATTEMPT {
             return Err(failed);
         }
-        self.attempt(request, api, credential).await
+        match self.prove(request, &form.endpoint, next).await {
+            Ok((_, proof)) => self.attempt(request, form, &proof).await,
+            // What the provider said decides, and not that there was nothing else to show it.
+            Err(problem) => {
+                tracing::warn!("{problem}");
+                Err(failed)
+            }
+        }
     }
 
-    /// What may do better after a refused certificate: the second credential, or the same one read
-    /// and signed anew if the assertion was out of its window.
-    fn next_credential(&self, failed: &Failed) -> Option<&ClientCredential> {
+    /// What may do better after a refused certificate: the credential after `used`, or the same one
+    /// read and signed anew if the assertion was out of its window.
+    fn next_credential(&self, used: usize, failed: &Failed) -> Option<usize> {
         let error = failed.error().filter(|error| error.is_about_certificate())?;
-        let again = self.credentials.first().filter(|_| error.is_about_assertion_window());
-        self.credentials.get(1).or(again)
+        if used + 1 < self.credentials.len() {
+            return Some(used + 1);
+        }
+        error.is_about_assertion_window().then_some(used)
+    }
+
+    /// The proof of the first credential from number `start` on that can give one, and its number;
+    /// otherwise what is wrong with the last.
+    async fn prove(
+        &self,
+        request: &Request<'_>,
+        endpoint: &Url,
+        start: usize,
+    ) -> Result<(usize, Proof), String> {
+        let deadline = request.deadline - MIN_REQUEST;
+        let mut problem = "no client credential is configured".to_owned();
+        for (number, credential) in self.credentials.iter().enumerate().skip(start) {
+            let proof = credential.prove(&self.client_id, endpoint, &self.clock);
+            problem = match time::timeout_at(deadline, proof).await {
+                Ok(Ok(proof)) => return Ok((number, proof)),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => return Err("client credential: no proof in time".to_owned()),
+            };
+            if number + 1 < self.credentials.len() {
+                tracing::warn!("{problem}; trying the next client credential");
+            }
+        }
+        Err(problem)
     }
 
     async fn attempt(
         &self,
         request: &Request<'_>,
-        api: &DownstreamApi,
-        credential: &ClientCredential,
+        form: &Form<'_>,
+        proof: &Proof,
     ) -> Result<TokenResponse, Failed> {
-        let endpoint = self.endpoints.token(request.principal).await;
-        let endpoint = endpoint.map_err(|error| undiscovered(request.grant, &error))?;
         let requested_at = self.clock.now();
-        let proof = self.prove(credential, &endpoint).await?;
-        let mut parameters: BTreeMap<&str, &str> = BTreeMap::new();
-        let extra = self.extra_parameters.iter().chain(&api.extra_token_parameters);
-        parameters.extend(extra.map(|(name, value)| (name.as_str(), value.as_str())));
-        parameters.extend(request.grant.parameters());
-        parameters.extend(request.scope.as_deref().map(|scope| ("scope", scope)));
-        let response = self.post(endpoint, request, &proof, parameters).await?;
-        read(response, request, &proof, requested_at).await
+        let response = self.post(request, form, proof).await?;
+        read(response, request, form.scope, proof, requested_at).await
     }
 
-    async fn attempt_revocation(
+    async fn revoke_as(
         &self,
         request: &Request<'_>,
         refresh_token: &RefreshToken,
@@ -222,49 +244,36 @@ impl TokenEndpoint {
         let endpoint = self.endpoints.revocation().await;
         let endpoint = endpoint.map_err(|error| undiscovered(request.grant, &error))?;
         let Some(endpoint) = endpoint else { return Ok(false) };
-        let credential = self.credentials.first().ok_or_else(no_credential)?;
-        let proof = self.prove(credential, &endpoint).await?;
+        let (_, proof) = self.prove(request, &endpoint, 0).await.map_err(Failed::locally)?;
         let token = refresh_token.expose();
         let parameters = BTreeMap::from([("token", token), ("token_type_hint", "refresh_token")]);
-        let response = self.post(endpoint, request, &proof, parameters).await?;
+        let form = Form { endpoint, parameters, scope: "" };
+        let response = self.post(request, &form, &proof).await?;
         read_revocation(response, request, &proof, self.clock.now()).await.map(|()| true)
     }
 
-    async fn prove(&self, credential: &ClientCredential, endpoint: &Url) -> Result<Proof, Failed> {
-        client_credential::prove(
-            credential,
-            &self.client_id,
-            self.authentication,
-            endpoint,
-            self.clock.now(),
-        )
-        .await
-        .map_err(|error| Failed::locally(error.to_string()))
-    }
-
-    /// Sends a form; empty values are left out, and what is configured as extra never replaces what
-    /// the protocol says.
+    /// Sends a form with a proof of who Errand is; empty values are left out.
     async fn post(
         &self,
-        endpoint: Url,
         request: &Request<'_>,
+        form: &Form<'_>,
         proof: &Proof,
-        mut parameters: BTreeMap<&str, &str>,
     ) -> Result<reqwest::Response, Failed> {
+        let mut parameters = form.parameters.clone();
         parameters.extend(proof.parameters());
         let basic = proof.basic(&self.client_id);
         if basic.is_none() {
             parameters.insert("client_id", &self.client_id);
         }
-        let form = form_urlencoded::Serializer::new(String::new())
+        let body = form_urlencoded::Serializer::new(String::new())
             .extend_pairs(parameters.into_iter().filter(|(_, value)| !value.trim().is_empty()))
             .finish();
         let mut post = self
             .http
-            .post(endpoint)
+            .post(form.endpoint.clone())
             .headers(headers(request))
             .timeout(request.time_left())
-            .body(form);
+            .body(body);
         if let Some((user, password)) = basic {
             post = post.basic_auth(user, Some(password));
         }
@@ -273,8 +282,12 @@ impl TokenEndpoint {
     }
 }
 
-fn no_credential() -> Failed {
-    Failed::locally("no client credential is configured".to_owned())
+/// What is sent where, the same in every attempt; the proof is added to it.
+struct Form<'a> {
+    endpoint: Url,
+    parameters: BTreeMap<&'a str, &'a str>,
+    /// What is asked for, if it is.
+    scope: &'a str,
 }
 
 /// Nothing was sent, because it is not known where to.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::{
     bounded_body::{self, BodyError},
@@ -13,6 +14,7 @@ use super::{
     oauth_error::OAuthError,
     principal::Principal,
     redaction::redact,
+    token_endpoint::HTTP_TIMEOUT,
     token_response::{ResponseError, TokenResponse},
 };
 use crate::{http, telemetry, time::Timestamp};
@@ -23,11 +25,9 @@ pub(super) const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 const MAX_WORD_CHARACTERS: usize = 100;
 
 /// What is asked for, the same in every attempt.
-#[derive(Clone)]
 pub(super) struct Request<'a> {
     pub(super) grant: Grant<'a>,
     pub(super) principal: &'a Principal,
-    pub(super) scope: Option<String>,
     pub(super) correlation_id: String,
     pub(super) deadline: Instant,
 }
@@ -39,7 +39,13 @@ pub(super) struct Failed {
     pub(super) description: String,
 }
 
-impl Request<'_> {
+impl<'a> Request<'a> {
+    /// One that begins now.
+    pub(super) fn new(grant: Grant<'a>, principal: &'a Principal) -> Self {
+        let correlation_id = Uuid::new_v4().to_string();
+        Self { grant, principal, correlation_id, deadline: Instant::now() + HTTP_TIMEOUT }
+    }
+
     pub(super) fn time_left(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())
     }
@@ -120,18 +126,18 @@ pub(super) fn headers(request: &Request<'_>) -> HeaderMap {
     headers
 }
 
-/// Reads the answer of the token endpoint.
+/// Reads the answer of the token endpoint to a request for `scope`.
 pub(super) async fn read(
     response: reqwest::Response,
     request: &Request<'_>,
+    scope: &str,
     proof: &Proof,
     requested_at: Timestamp,
 ) -> Result<TokenResponse, Failed> {
     let status = response.status().as_u16();
     let body = successful_body(response, request, proof, requested_at).await?;
-    let requested = request.scope.as_deref().unwrap_or_default();
     let kind = request.grant.kind();
-    TokenResponse::parse(&body, kind, request.principal, requested, requested_at).map_err(|error| {
+    TokenResponse::parse(&body, kind, request.principal, scope, requested_at).map_err(|error| {
         let outcome = Outcome::Answer { status, retry_after: None, error: None };
         let failed = Failed::of(request.grant, outcome, error.to_string());
         match error {

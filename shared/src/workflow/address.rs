@@ -11,6 +11,12 @@ use url::Url;
 use super::uri_template::encode;
 use crate::config::DownstreamApi;
 
+/// Longest reference, query included: twice what most servers take.
+const MAX_BYTES: usize = 16 * 1024;
+
+/// How often anybody on the way might decode a path. What still changes after that is hiding something.
+const MAX_DECODINGS: usize = 3;
+
 /// Why an address is refused. `Display` is a sentence for the document's author.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
@@ -22,6 +28,9 @@ pub enum AddressError {
         "`{0}` has a `.` or `..` segment, a backslash, an encoded slash, a control character, a space or a fragment."
     )]
     Ambiguous(String),
+    /// It is longer than any address that means something.
+    #[error("An address is at most {MAX_BYTES} bytes long.")]
+    TooLong,
     /// `methods` of the API leaves the method out.
     #[error("`{0}` is not an allowed method of this downstream API.")]
     Method(String),
@@ -80,6 +89,9 @@ pub fn url(api: &DownstreamApi, method: &str, reference: &str) -> Result<Url, Ad
 
 /// The URL that `reference` means, whatever its method and path; it is below the base of `api`.
 pub(super) fn locate(api: &DownstreamApi, reference: &str) -> Result<Url, AddressError> {
+    if reference.len() > MAX_BYTES {
+        return Err(AddressError::TooLong);
+    }
     let outside = || AddressError::Outside(reference.to_owned());
     let ambiguous = || AddressError::Ambiguous(reference.to_owned());
     let is_hidden = |c: char| c.is_control() || c.is_whitespace();
@@ -146,7 +158,7 @@ fn below<'u>(api: &DownstreamApi, url: &'u Url) -> Option<&'u str> {
 /// overlong dot or slash.
 fn is_ambiguous(segment: &str) -> bool {
     let mut segment = segment.to_owned();
-    loop {
+    for _ in 0..=MAX_DECODINGS {
         let name = segment.split(';').next().unwrap_or_default();
         if matches!(name, "." | "..")
             || segment.contains(['/', '\\', char::REPLACEMENT_CHARACTER])
@@ -160,6 +172,7 @@ fn is_ambiguous(segment: &str) -> bool {
         }
         segment = decoded;
     }
+    true
 }
 
 /// Whether `path` fits `pattern`: `*` stands for one or more characters of a segment, `**` for
@@ -259,6 +272,19 @@ pub(super) mod tests {
                 Err(error) => assert_eq!(path, "", "{error}"),
             }
         }
+    }
+
+    #[test]
+    fn an_address_is_short_and_not_encoded_again_and_again() {
+        let api = api("https://p.example");
+        assert!(resolve(&api, "GET", "api/a%252520b", &[]).is_ok());
+        for hidden in ["api/%25252e%25252e/x".to_owned(), format!("api/%{}2e", "25".repeat(2_000))]
+        {
+            let refused = resolve(&api, "GET", &hidden, &[]);
+            assert!(matches!(refused, Err(AddressError::Ambiguous(_))), "{hidden}");
+        }
+        let long = format!("api/{}", "x".repeat(MAX_BYTES));
+        assert_eq!(resolve(&api, "GET", &long, &[]), Err(AddressError::TooLong));
     }
 
     #[test]

@@ -117,14 +117,14 @@ const TOML_PROBLEMS: &[(&str, &str, &str)] = &[
     (
         "",
         "client_credentials = [{ source_type = 'KeyVault', key_vault_url = 'x' }]",
-        "[identity] client_credentials.0.source_type: `KeyVault` is not supported yet; \
-         expected `ClientSecret`, `Path` or `SignedAssertionFilePath`",
+        "[identity] client_credentials.0.source_type: `KeyVault` is not supported; expected \
+         `ClientSecret`, `Path`, `SignedAssertionFilePath` or `SignedAssertionFromManagedIdentity`",
     ),
     (
         "",
         "client_credentials = [{ source_type = 'canary-3f1c' }]",
-        "[identity] client_credentials.0.source_type: `this` is not supported yet; \
-         expected `ClientSecret`, `Path` or `SignedAssertionFilePath`",
+        "[identity] client_credentials.0.source_type: `this` is not supported; expected \
+         `ClientSecret`, `Path`, `SignedAssertionFilePath` or `SignedAssertionFromManagedIdentity`",
     ),
     (
         "",
@@ -133,9 +133,27 @@ const TOML_PROBLEMS: &[(&str, &str, &str)] = &[
     ),
     (
         "",
-        "client_credentials = [{ source_type = 'Path', certificate_path = 'a.PFX' }]",
-        "[identity] client_credentials.0.certificate_path: PKCS#12 is not supported yet: \
-         expected PEM (`openssl pkcs12 -in FILE -nodes -out FILE.pem`)",
+        "client_credentials = [{ source_type = 'Path' }]",
+        "[identity] client_credentials.0.certificate_path: is required: the certificate's file, PEM \
+         or PKCS#12",
+    ),
+    (
+        "",
+        "client_credentials = [{ source_type = 'Path', certificate_path = 'a.PFX', private_key_path = 'b' }]",
+        "[identity] client_credentials.0.private_key_path: belongs to a certificate in PEM; PKCS#12, \
+         which has a password, holds the key itself",
+    ),
+    (
+        "",
+        "client_credentials = [{ source_type = 'Path', certificate_path = 'a', algorithm = 'ES256' }]",
+        "[identity] client_credentials.0.algorithm: expected `\"PS256\"` or `\"RS256\"`",
+    ),
+    ("", "send_x5c = 'yes'", "[identity] send_x5c: expected `true` or `false`"),
+    (
+        "",
+        "client_credentials = [{ source_type = 'SignedAssertionFilePath' }]",
+        "[identity] client_credentials.0.signed_assertion_file_path: is required: the file of the \
+         assertion; AZURE_FEDERATED_TOKEN_FILE is not set either",
     ),
     (
         "",
@@ -228,7 +246,7 @@ fn everything_wrong_is_reported_at_once_in_the_spelling_of_the_file() {
             "appsettings.json: [Errand:Worker] Concurency: unknown key; did you mean `Concurrency`?",
             "appsettings.json: [AzureAd] TenantId:",
             "appsettings.json: [AzureAd] ClientId: is required: the id of Errand's app registration",
-            "appsettings.json: [AzureAd] ClientCredentials:0:SourceType: `KeyVault` is not supported yet;",
+            "appsettings.json: [AzureAd] ClientCredentials:0:SourceType: `KeyVault` is not supported;",
             "appsettings.json: [DownstreamApis:PartnerAPI] BaseUrl:",
             "appsettings.json: [DownstreamApis:PartnerAPI] Scopes: is required: what a token for this \
              API is asked with",

@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, fmt::Display, sync::Arc};
+use std::{collections::BTreeMap, fmt::Display, path::PathBuf, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::json;
@@ -12,7 +12,10 @@ use super::{
     *,
 };
 use crate::{
-    config::RefreshRequest,
+    config::{
+        self, AssertionAlgorithm, CertificateFile, ClientAuthentication, ClientCertificate,
+        ManagedIdentity, ManagedIdentitySource, RefreshRequest,
+    },
     time::{ManualClock, Timestamp},
 };
 
@@ -113,7 +116,7 @@ async fn an_exchange_sends_the_callers_token_on_behalf_of_the_user() {
     assert_eq!(request.headers["return-client-request-id"], "true");
     assert_eq!(request.headers["x-anchormailbox"], format!("oid:user-1@{TENANT}"));
     let id = request.headers["client-request-id"].to_str().unwrap();
-    assert!(Uuid::try_parse(id).is_ok());
+    assert!(uuid::Uuid::try_parse(id).is_ok());
 }
 
 #[tokio::test]
@@ -178,7 +181,10 @@ async fn retry_after_forbids_the_quick_repetition() {
 #[tokio::test]
 async fn a_refused_certificate_makes_way_for_the_next_credential_once() {
     let secrets = |names: &[&str]| {
-        names.iter().map(|name| ClientCredential::Secret((*name).into())).collect::<Vec<_>>()
+        names
+            .iter()
+            .map(|name| config::ClientCredential::Secret((*name).into()))
+            .collect::<Vec<_>>()
     };
     // Number of the answer, credentials, and the secrets that are sent.
     let cases: [(u32, &[&str], &[&str]); 4] = [
@@ -199,16 +205,96 @@ async fn a_refused_certificate_makes_way_for_the_next_credential_once() {
     }
 }
 
+/// Credentials that cannot prove anything, and what names each in the log.
+fn unusable() -> [(config::ClientCredential, &'static str); 4] {
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let source = ManagedIdentitySource::AppService {
+        endpoint: format!("http://{unused}/").parse().unwrap(),
+        header: "canary-3f1c".into(),
+    };
+    let certificate = |file| {
+        let algorithm = AssertionAlgorithm::Ps256;
+        config::ClientCredential::Certificate(ClientCertificate {
+            file,
+            algorithm,
+            send_x5c: false,
+        })
+    };
+    let path = PathBuf::from;
+    [
+        (
+            config::ClientCredential::SignedAssertionFile(path("/nowhere/token")),
+            "cannot read /nowhere/token",
+        ),
+        (
+            certificate(CertificateFile::Pem {
+                certificate_path: path("/nowhere/client.pem"),
+                private_key_path: path("/nowhere/client.pem"),
+            }),
+            "cannot read /nowhere/client.pem",
+        ),
+        (
+            certificate(CertificateFile::Pkcs12 {
+                path: path("/nowhere/client.pfx"),
+                password: "canary-3f1c".into(),
+            }),
+            "cannot read /nowhere/client.pfx",
+        ),
+        (
+            config::ClientCredential::ManagedIdentity(ManagedIdentity {
+                client_id: Some("identity-1".to_owned()),
+                source,
+            }),
+            "managed identity identity-1: App Service (IDENTITY_ENDPOINT) does not answer",
+        ),
+    ]
+}
+
 #[tokio::test]
-async fn a_credential_file_that_is_missing_is_the_operators_and_named() {
+async fn a_credential_that_cannot_be_used_is_the_operators_and_named() {
+    for (credential, name) in unusable() {
+        let mut fixture = Fixture::answering(vec![token()]).await;
+        // The last one's problem is told.
+        let missing = config::ClientCredential::SignedAssertionFile("/nowhere/else".into());
+        fixture.config.client_credentials = vec![missing, credential];
+        let failure = fixture.exchange().await.unwrap_err();
+        assert_eq!(failure.decision, Decision::Operator);
+        assert_eq!(failure.presented, Presented::NotProcessed);
+        assert!(failure.description.contains(name), "{failure}");
+        assert!(!failure.description.contains("canary"), "{failure}");
+        assert!(fixture.provider.received().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_credential_that_cannot_be_used_makes_way_for_the_next() {
     let mut fixture = Fixture::answering(vec![token()]).await;
-    let file = ClientCredential::SignedAssertionFile("/nowhere/token".into());
-    fixture.config.client_credentials = vec![file];
-    let failure = fixture.exchange().await.unwrap_err();
-    assert_eq!(failure.decision, Decision::Operator);
-    assert_eq!(failure.presented, Presented::NotProcessed);
-    assert!(failure.description.contains("/nowhere/token"), "{failure}");
-    assert!(fixture.provider.received().is_empty());
+    let secret = config::ClientCredential::Secret("last".into());
+    let unusable = unusable().map(|(credential, _)| credential);
+    fixture.config.client_credentials = unusable.into_iter().chain([secret]).collect();
+    assert!(fixture.refresh().await.is_ok());
+    let [request] = &fixture.provider.received()[..] else { panic!("one request") };
+    assert_eq!(request.form["client_secret"], "last");
+}
+
+#[tokio::test]
+async fn the_providers_refusal_counts_when_the_next_credential_cannot_be_used() {
+    let mut fixture = Fixture::answering(vec![certificate_refused(700_027)]).await;
+    let [(unusable, _), ..] = unusable();
+    let secrets = ["one", "two"].map(|name| config::ClientCredential::Secret(name.into()));
+    let [one, two] = secrets;
+
+    fixture.config.client_credentials = vec![one.clone(), unusable.clone()];
+    let failure = fixture.refresh().await.unwrap_err();
+    assert_eq!(failure.codes, [700_027]);
+    assert_eq!(failure.presented, Presented::Answered);
+
+    // Passing over one is not the second attempt.
+    fixture.config.client_credentials = vec![unusable.clone(), one, unusable, two];
+    assert_eq!(fixture.refresh().await.unwrap_err().codes, [700_027]);
+    let received = fixture.provider.received();
+    let secrets: Vec<_> = received.iter().map(|it| &it.form["client_secret"]).collect();
+    assert_eq!(secrets, ["one", "one", "two"]);
 }
 
 #[tokio::test]

@@ -39,7 +39,8 @@ impl Queue for Database {
                 Err(error) => {
                     let id = lease.job_id;
                     tracing::error!(job.id = %id, "a job cannot be read and is held: {}", chain(&error));
-                    self.hold(&lease, UNREADABLE_PAUSE).await?;
+                    // Should that fail too, its lease runs out.
+                    let _ = self.hold(&lease, UNREADABLE_PAUSE).await;
                 }
             }
         }
@@ -91,7 +92,7 @@ impl Queue for Database {
             now!(),
             ", updated_at = ",
             now!(),
-            " where status = 'running' and lease_until < ",
+            " where status = 'running' and lease_until <= ",
             now!()
         ))
         .execute(&self.writer)

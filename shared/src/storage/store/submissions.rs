@@ -243,9 +243,13 @@ impl Database {
             "insert into jobs (id, tenant, subject, session_id, status, due_at, namespace,
                                name, version, definition, input, progress, tags, warnings,
                                traceparent, created_at, updated_at, deadline_at)
-             values ($1, $2, $3, $4, 'pending', coalesce($5, ",
+             values ($1, $2, $3, $4, 'pending',
+                     -- A time that has passed is no way to the front of the queue.
+                     case when $5 > ",
             now!(),
-            "), $6, $7, $8, $9, $10, $11, $12, $13, $14, ",
+            " then $5 else ",
+            now!(),
+            " end, $6, $7, $8, $9, $10, $11, $12, $13, $14, ",
             now!(),
             ", ",
             now!(),

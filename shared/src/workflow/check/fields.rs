@@ -7,6 +7,9 @@ use serde_json::{Map, Value};
 use super::Checker;
 use crate::workflow::parse::push_token;
 
+/// Longer names are cut in pointers: many problems below one would repeat it each time.
+const MAX_TOKEN: usize = 100;
+
 /// A place in the document.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Place(String);
@@ -14,7 +17,11 @@ pub(super) struct Place(String);
 impl Place {
     pub(super) fn at(&self, token: &(impl ToString + ?Sized)) -> Self {
         let mut pointer = self.0.clone();
-        push_token(&mut pointer, &token.to_string());
+        let token = token.to_string();
+        match token.char_indices().nth(MAX_TOKEN) {
+            None => push_token(&mut pointer, &token),
+            Some((end, _)) => push_token(&mut pointer, &format!("{}…", &token[..end])),
+        }
         Self(pointer)
     }
 }

@@ -15,6 +15,9 @@ use super::{
 };
 use crate::config::{DownstreamApis, Limits};
 
+/// More problems than this help nobody.
+const MAX_PROBLEMS: usize = 100;
+
 /// Checks a document and compiles its expressions.
 ///
 /// With `apis`, names and literal addresses, methods and paths are checked too, and the interpreter
@@ -53,6 +56,9 @@ struct Checker<'a> {
 
 impl Checker<'_> {
     fn refuse(&mut self, place: &Place, detail: impl Into<String>) {
+        if self.problems.len() >= MAX_PROBLEMS {
+            return;
+        }
         self.problems.push(Problem { pointer: place.to_string(), detail: detail.into() });
     }
 

@@ -25,8 +25,9 @@ pub(super) use whitelist::Scope;
 /// How many bytes of copies one evaluation may need, as a product of data and expression.
 const COPIED_BYTES: usize = 16 * 1024 * 1024;
 
-/// How many bytes the expressions of one step may look at and give; a step that lasts ends at half of it.
-pub(super) const WORK_BYTES: usize = 128 * 1024 * 1024;
+/// How many bytes the expressions of one step may look at and give: what a step takes at most, in
+/// memory, and so in time.
+pub(super) const WORK_BYTES: usize = 64 * 1024 * 1024;
 
 /// What expressions may call: the literals that jq writes as filters.
 const PRELUDE: &str = "def true: 0 == 0; def false: 0 != 0; def null: [][0];";

@@ -6,16 +6,20 @@ use serde_json::{Number, Value};
 /// How many bytes a result may have.
 const RESULT_BYTES: usize = 8 * 1024 * 1024;
 
-/// About how many bytes `value` takes as JSON.
+/// What a value takes beside its text: `[]` is two bytes of JSON and this much in memory.
+const NODE_BYTES: usize = size_of::<Value>();
+
+/// About how many bytes `value` takes in memory.
 pub(super) fn bytes(value: &Value) -> usize {
-    match value {
-        Value::Null | Value::Bool(_) | Value::Number(_) => 8,
-        Value::String(text) => text.len() + 2,
-        Value::Array(items) => items.iter().map(|item| bytes(item) + 1).sum::<usize>() + 2,
+    let within = match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(bytes).sum(),
         Value::Object(fields) => {
-            fields.iter().map(|(key, field)| key.len() + bytes(field) + 4).sum::<usize>() + 2
+            fields.iter().map(|(key, field)| NODE_BYTES + key.len() + bytes(field)).sum()
         }
-    }
+    };
+    NODE_BYTES + within
 }
 
 pub(super) fn to_val(value: &Value) -> Val {
@@ -50,8 +54,8 @@ pub(super) fn from_val(value: &Val) -> Result<Value, &'static str> {
 
 fn convert(value: &Val, budget: &mut usize) -> Result<Value, &'static str> {
     let size = match value {
-        Val::TStr(text) | Val::BStr(text) => text.len() + 8,
-        _ => 8,
+        Val::TStr(text) | Val::BStr(text) => NODE_BYTES + text.len(),
+        _ => NODE_BYTES,
     };
     *budget = budget.checked_sub(size).ok_or("gives more than 8 MiB")?;
     Ok(match value {

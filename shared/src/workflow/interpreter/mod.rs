@@ -24,7 +24,7 @@ use crate::{config::Limits, time::Timestamp};
 /// How many tasks one step starts before it lets others run.
 const STEP_TASK_STARTS: usize = 1_000;
 /// How many bytes the expressions of one step look at before it lets others run.
-const STEP_BYTES: usize = WORK_BYTES / 2;
+const STEP_BYTES: usize = WORK_BYTES / 16;
 
 /// What a job wants.
 #[derive(Debug, Clone, PartialEq)]

@@ -362,12 +362,16 @@ fn calls_are_limited() {
 fn data_cannot_grow_beyond_what_is_kept() {
     let tasks = json!([{ "a": { "set": { "s": "${ .s + .s }" }, "then": "a" } }]);
     let error = faulted(run(workflow(&tasks), json!({ "s": "0123456789" })));
-    assert!(error.kind.ends_with("/errors/expression"), "{error:?}");
+    assert!(error.kind.ends_with("/errors/runtime"), "{error:?}");
     let deeper = json!([{ "a": { "set": { "d": "${ . }" }, "then": "a" } }]);
     let error = faulted(run(workflow(&deeper), json!({})));
     assert_eq!(error.detail.as_deref(), Some("The result is nested deeper than 128 levels."));
     let copies = json!([{ "a": { "set": { "many": vec!["${ . }"; 2_000] } } }]);
     let error = faulted(run(workflow(&copies), json!("x".repeat(1_000_000))));
+    assert!(error.kind.ends_with("/errors/expression"), "{error:?}");
+    // Little JSON that is much in memory.
+    let many = json!([{ "a": { "set": { "many": vec!["${ . }"; 40] } } }]);
+    let error = faulted(run(workflow(&many), json!(vec![json!([]); 60_000])));
     assert!(error.kind.ends_with("/errors/expression"), "{error:?}");
     let tasks = json!([{ "a": { "wait": "PT1S" } }]);
     let error = faulted(run(workflow(&tasks), json!("x".repeat(1_100_000))));

@@ -1,0 +1,102 @@
+//! Errand's binaries as processes of their own.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use tokio::process::{Child, Command};
+
+/// A running binary. Dropped, it is killed.
+#[derive(Debug)]
+pub struct Program {
+    child: Child,
+    /// Both its standard output and its standard error.
+    log: PathBuf,
+}
+
+/// A binary that has ended by itself.
+#[derive(Debug)]
+pub struct Ended {
+    /// Exit code; none if a signal ended it.
+    pub code: Option<i32>,
+    /// Its whole standard output.
+    pub stdout: String,
+    /// Its whole standard error.
+    pub stderr: String,
+}
+
+/// A binary beside the test executable, that is in cargo's target folder.
+fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("the system knows which executable this is");
+    // target/debug/deps/it-0123456789abcdef
+    let path = test.ancestors().nth(2).expect("tests are two folders deep").join(name);
+    assert!(path.exists(), "{} is missing: run ./test", path.display());
+    path
+}
+
+/// The binary with nothing of this process's environment that could change what it does.
+fn command(name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(binary(name));
+    for (variable, _) in std::env::vars_os() {
+        let variable = variable.to_string_lossy();
+        if ["ERRAND", "RUST_LOG", "PG"].iter().any(|prefix| variable.starts_with(prefix)) {
+            command.env_remove(variable.as_ref());
+        }
+    }
+    command.args(arguments).envs(environment.iter().copied());
+    // In this test's process group: whoever ends the tests ends their processes too.
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+/// Runs a binary that is expected to end by itself.
+pub async fn run_to_end(name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Ended {
+    let output = command(name, arguments, environment).output();
+    let output = tokio::time::timeout(crate::PATIENCE, output)
+        .await
+        .unwrap_or_else(|_| panic!("{name} {arguments:?} did not end"))
+        .expect("the binary can be started");
+    let text = |bytes| String::from_utf8(bytes).expect("programs write UTF-8");
+    Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+impl Program {
+    /// Starts a binary that writes to `log`.
+    pub fn start(name: &str, arguments: &[&str], environment: &[(&str, &str)], log: &Path) -> Self {
+        let file = File::options().create(true).append(true).open(log);
+        let file = file.expect("the log can be written");
+        let child = command(name, arguments, environment)
+            .stdout(file.try_clone().expect("a file has several handles"))
+            .stderr(file)
+            .spawn()
+            .expect("the binary can be started");
+        Self { child, log: log.to_owned() }
+    }
+
+    /// Its exit code, if it has ended by itself.
+    pub fn exit_code(&mut self) -> Option<i32> {
+        self.child.try_wait().expect("a child can be asked").and_then(|status| status.code())
+    }
+
+    /// All it has written.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).expect("the log can be read")
+    }
+
+    /// SIGKILL: nothing of it runs once this returns.
+    pub async fn kill(mut self) {
+        self.child.kill().await.expect("a child can be killed");
+    }
+
+    /// SIGTERM; returns its exit code.
+    pub async fn terminate(mut self) -> Option<i32> {
+        let id = self.child.id().expect("the process has not been waited for").to_string();
+        let sent = Command::new("kill").args(["-TERM", &id]).status().await;
+        assert!(sent.expect("there is a `kill`").success(), "no process {id}: {}", self.log());
+        let ended = tokio::time::timeout(crate::PATIENCE, self.child.wait()).await;
+        let ended = ended.unwrap_or_else(|_| panic!("SIGTERM did not end it: {}", self.log()));
+        ended.expect("a child can be waited for").code()
+    }
+}

@@ -1,0 +1,107 @@
+use std::{net::SocketAddr, path::Path, time::Duration};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use errand_simulator::{Description, Options};
+
+/// What a story wants otherwise than usual.
+#[derive(Debug)]
+pub struct Settings {
+    /// How the tenant behaves.
+    pub simulator: Options,
+    /// Workers that are started at once.
+    pub workers: usize,
+    /// `RUST_LOG` of all processes.
+    pub log_levels: &'static str,
+    /// `worker.lease_seconds`
+    pub lease_seconds: u32,
+    /// `worker.drain_seconds`
+    pub drain_seconds: u32,
+    /// `retry.max_attempts` of the partner API.
+    pub max_attempts: u32,
+    /// `honours_idempotency_key` of the partner API.
+    pub honours_idempotency_key: bool,
+    /// `timeout_seconds` of the partner API.
+    pub timeout_seconds: u32,
+}
+
+impl Default for Settings {
+    /// One worker; a rotating tenant that punishes whoever presents a refresh token twice.
+    fn default() -> Self {
+        Self {
+            simulator: Options { reuse_detection: true, ..Options::default() },
+            workers: 1,
+            log_levels: "info,errand=debug,errand_api=debug,errand_shared=debug,errand_worker=debug",
+            lease_seconds: 60,
+            drain_seconds: 10,
+            max_attempts: 3,
+            honours_idempotency_key: false,
+            timeout_seconds: 30,
+        }
+    }
+}
+
+impl Settings {
+    /// The usual, with access tokens of that life.
+    pub fn with_access_tokens_of(lifetime: Duration) -> Self {
+        let mut settings = Self::default();
+        settings.simulator.access_token_lifetime = lifetime;
+        settings
+    }
+
+    /// Writes the configuration file.
+    pub(crate) fn write(
+        &self,
+        path: &Path,
+        simulator: &Description,
+        database: &str,
+        api: SocketAddr,
+        encryption_key: &[u8; 32],
+    ) {
+        let (instance, tenant_id) =
+            simulator.authority.rsplit_once('/').expect("an authority ends with its tenant");
+        let (client_id, client_secret) = (&simulator.client_id, &simulator.client_secret);
+        let (downstream, scope) = (&simulator.downstream, &simulator.scope);
+        let api = api.to_string();
+        let key = format!("k1:{}", BASE64_STANDARD.encode(encryption_key));
+        let Self { lease_seconds, drain_seconds, max_attempts, timeout_seconds, .. } = self;
+        let honours_idempotency_key = self.honours_idempotency_key;
+        let ledger = downstream.replace("/partner", "/ledger");
+        let content = format!(
+            r#"
+[database]
+url = "{database}"
+
+[encryption]
+keys = ["{key}"]
+
+[api]
+listen = "{api}"
+
+[worker]
+lease_seconds = {lease_seconds}
+drain_seconds = {drain_seconds}
+
+[identity]
+instance = "{instance}/"
+tenant_id = "{tenant_id}"
+client_id = "{client_id}"
+client_credentials = [{{ source_type = "ClientSecret", client_secret = "{client_secret}" }}]
+consent_redirect_uri = "http://localhost/consent-given"
+
+[downstream_apis.PartnerAPI]
+base_url = "{downstream}"
+scopes = ["{scope}"]
+methods = ["GET", "POST"]
+timeout_seconds = {timeout_seconds}
+honours_idempotency_key = {honours_idempotency_key}
+retry = {{ max_attempts = {max_attempts}, initial_seconds = 0.1, max_seconds = 0.2 }}
+
+[downstream_apis.LedgerAPI]
+base_url = "{ledger}"
+scopes = ["api://ledger-api-id/read"]
+required_scopes = ["Ledger.Use"]
+"#
+        );
+        std::fs::write(path, content).expect("the folder can be written");
+    }
+}

@@ -1,0 +1,317 @@
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use errand_simulator::{Simulator, TokenRequest};
+use tempfile::TempDir;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::{
+    Database, PATIENCE, Program, Settings, TestDatabase, User,
+    canaries::{self, Canaries},
+    user::Connection,
+};
+
+/// Longer than any `Prefer: wait` of a story.
+const HTTP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A port that was free may be another test's by the time the API takes it.
+const PORT_TRIES: u32 = 5;
+
+/// The whole product: an API, workers, a database, and the two parties they talk to.
+#[derive(Debug)]
+pub struct TestApp {
+    /// The tenant and the partner API.
+    pub simulator: Simulator,
+    /// Where the processes keep everything.
+    pub database: TestDatabase,
+    settings: Settings,
+    folder: TempDir,
+    encryption_key: [u8; 32],
+    connection: Arc<Connection>,
+    api_address: SocketAddr,
+    api: Option<Program>,
+    workers: Vec<Program>,
+    /// Programs started so far: each has a log of its own.
+    started: usize,
+    finished: bool,
+}
+
+impl TestApp {
+    /// Starts API and worker as most stories want them.
+    pub async fn start(database: Database) -> Self {
+        Self::start_with(database, Settings::default()).await
+    }
+
+    /// Starts API and workers.
+    pub async fn start_with(database: Database, settings: Settings) -> Self {
+        let folder = tempfile::tempdir().expect("there is a folder for temporary files");
+        let simulator = Simulator::start(settings.simulator.clone()).await;
+        let connection = Connection {
+            http: errand_shared::http::client(HTTP_TIMEOUT),
+            address: String::new(),
+            received: Mutex::default(),
+        };
+        let mut app = Self {
+            simulator: simulator.expect("a simulator on any port starts"),
+            database: TestDatabase::create(database, folder.path()).await,
+            settings,
+            folder,
+            encryption_key: random_key(),
+            connection: Arc::new(connection),
+            api_address: (Ipv4Addr::LOCALHOST, 0).into(),
+            api: None,
+            workers: Vec::new(),
+            started: 0,
+            finished: false,
+        };
+        app.start_api_on_a_free_port().await;
+        for _ in 0..app.settings.workers {
+            app.start_worker().await;
+        }
+        app
+    }
+
+    /// A user with a fresh token.
+    pub fn user(&self, name: &str) -> User {
+        self.user_with_token(name, self.simulator.user_token(name))
+    }
+
+    /// A user with any token.
+    pub fn user_with_token(&self, name: &str, token: String) -> User {
+        User::with_token(name, token, Arc::clone(&self.connection))
+    }
+
+    /// `http://127.0.0.1:PORT`
+    pub fn address(&self) -> &str {
+        &self.connection.address
+    }
+
+    /// The configuration file of all processes.
+    pub fn configuration(&self) -> PathBuf {
+        self.folder.path().join("errand.toml")
+    }
+
+    /// Token requests with that grant type.
+    pub fn token_requests(&self, grant_type: &str) -> Vec<TokenRequest> {
+        let mut requests = self.simulator.token_requests();
+        requests.retain(|request| request.grant_type == grant_type);
+        requests
+    }
+
+    /// Exchanges of user tokens.
+    pub fn exchanges(&self) -> Vec<TokenRequest> {
+        self.token_requests("urn:ietf:params:oauth:grant-type:jwt-bearer")
+    }
+
+    /// Presentations of refresh tokens.
+    pub fn refreshes(&self) -> Vec<TokenRequest> {
+        self.token_requests("refresh_token")
+    }
+
+    /// How often the partner API was called at `path` below its base.
+    pub fn calls(&self, path: &str) -> Vec<errand_simulator::PartnerCall> {
+        let path = format!("/partner/{path}");
+        let mut calls = self.simulator.calls();
+        calls.retain(|call| call.path == path);
+        calls
+    }
+}
+
+/// The processes.
+impl TestApp {
+    /// Starts the API again, where it was.
+    pub async fn start_api(&mut self) {
+        assert!(self.try_to_start_api().await, "the API does not start again");
+    }
+
+    /// Starts API and worker as one process (`errand serve`), where the API was.
+    pub async fn start_serving(&mut self) {
+        let mut program = self.start_program("errand", &["serve"], &[]);
+        assert!(self.is_ready(&mut program, &self.api_address.to_string()).await);
+        self.api = Some(program);
+    }
+
+    /// SIGKILL
+    pub async fn kill_api(&mut self) {
+        self.api.take().expect("the API runs").kill().await;
+    }
+
+    /// SIGTERM, which it obeys.
+    pub async fn stop_api(&mut self) {
+        let api = self.api.take().expect("the API runs");
+        assert_eq!(api.terminate().await, Some(0));
+    }
+
+    /// Starts one more worker.
+    pub async fn start_worker(&mut self) {
+        self.start_worker_with(&[]).await;
+    }
+
+    /// Starts one more worker, with environment variables over its configuration file.
+    pub async fn start_worker_with(&mut self, environment: &[(&str, &str)]) {
+        for _ in 0..PORT_TRIES {
+            let health = free_address().to_string();
+            let mut environment = environment.to_vec();
+            environment.push(("ERRAND__WORKER__LISTEN", &health));
+            let mut worker = self.start_program("errand-worker", &[], &environment);
+            if self.is_ready(&mut worker, &health).await {
+                self.workers.push(worker);
+                return;
+            }
+        }
+        panic!("no worker starts");
+    }
+
+    /// SIGKILL to the worker that was started last.
+    pub async fn kill_worker(&mut self) {
+        self.workers.pop().expect("a worker runs").kill().await;
+    }
+
+    /// SIGTERM to the worker that was started last; returns its exit code.
+    pub async fn stop_worker(&mut self) -> Option<i32> {
+        self.workers.pop().expect("a worker runs").terminate().await
+    }
+
+    async fn start_api_on_a_free_port(&mut self) {
+        for _ in 0..PORT_TRIES {
+            self.api_address = free_address();
+            let description = self.simulator.description();
+            let (path, url) = (self.configuration(), &self.database.url);
+            self.settings.write(&path, description, url, self.api_address, &self.encryption_key);
+            let connection = Arc::get_mut(&mut self.connection).expect("there are no users yet");
+            connection.address = format!("http://{}", self.api_address);
+            if self.try_to_start_api().await {
+                return;
+            }
+        }
+        panic!("no API starts");
+    }
+
+    async fn try_to_start_api(&mut self) -> bool {
+        let mut api = self.start_program("errand-api", &[], &[]);
+        let is_ready = self.is_ready(&mut api, &self.api_address.to_string()).await;
+        self.api = is_ready.then_some(api);
+        is_ready
+    }
+
+    fn start_program(
+        &mut self,
+        name: &str,
+        command: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Program {
+        self.started += 1;
+        let log = self.folder.path().join(format!("{}-{name}.log", self.started));
+        let path = self.configuration();
+        let path = path.to_str().expect("temporary folders have plain names");
+        let mut variables = vec![("RUST_LOG", self.settings.log_levels)];
+        variables.extend_from_slice(environment);
+        let arguments = [command, &["--config", path]].concat();
+        Program::start(name, &arguments, &variables, &log)
+    }
+
+    /// Waits for `/readyz`. False if somebody else took the port.
+    async fn is_ready(&self, program: &mut Program, address: &str) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        let url = format!("http://{address}/readyz");
+        loop {
+            if let Some(code) = program.exit_code() {
+                let log = program.log();
+                assert!(log.contains("in use"), "ended with {code}: {log}");
+                return false;
+            }
+            if let Ok(answer) = self.connection.http.get(&url).send().await
+                && answer.status() == 200
+            {
+                return true;
+            }
+            assert!(Instant::now() < deadline, "{url} is not ready: {}", program.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// The end.
+impl TestApp {
+    /// Stops everything, looks for secrets wherever it has left bytes, and removes it.
+    pub async fn finish(mut self) {
+        for program in self.workers.drain(..).chain(self.api.take()) {
+            assert_eq!(program.terminate().await, Some(0), "SIGTERM is obeyed");
+        }
+        for (name, log) in self.logs() {
+            assert!(!log.contains("panicked"), "something panicked: {name}");
+        }
+        self.assert_no_secret_leaked().await;
+        self.database.remove().await;
+        self.finished = true;
+    }
+
+    /// No token, no client secret, no encryption key in any log, answer or byte of the database, and
+    /// no input of a job in a log or in the database.
+    async fn assert_no_secret_leaked(&self) {
+        let canaries = Canaries::new(
+            &self.simulator.description().client_secret,
+            BASE64_STANDARD.encode(self.encryption_key),
+        );
+        let mut places = self.database.content().await;
+        assert!(places.iter().any(|(_, bytes)| !bytes.is_empty()), "the database is empty");
+        canaries.assert_absent("an answer", self.received().as_bytes());
+        places.extend(self.logs().into_iter().map(|(name, log)| (name, log.into_bytes())));
+        for (place, bytes) in places {
+            canaries.assert_absent(&place, &bytes);
+            let text = String::from_utf8_lossy(&bytes);
+            assert!(!text.contains(canaries::INPUT), "a job's input is in {place}");
+        }
+    }
+
+    /// What Errand has answered.
+    fn received(&self) -> String {
+        self.connection.received.lock().expect("nobody panics while holding it").clone()
+    }
+
+    /// What the processes have written, by file.
+    pub fn logs(&self) -> Vec<(String, String)> {
+        let files = fs::read_dir(self.folder.path()).expect("the folder is there").flatten();
+        let logs =
+            files.map(|file| file.path()).filter(|path| path.extension() == Some("log".as_ref()));
+        logs.map(|path| (path.display().to_string(), fs::read_to_string(&path).unwrap_or_default()))
+            .collect()
+    }
+}
+
+impl Drop for TestApp {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert!(self.finished, "a story ends with `finish`");
+            return;
+        }
+        for (name, log) in self.logs() {
+            let lines: Vec<&str> = log.lines().collect();
+            let last = lines[lines.len().saturating_sub(40)..].join("\n");
+            #[expect(clippy::print_stderr, reason = "whoever reads a failure wants the logs")]
+            {
+                eprintln!("--- {name}\n{last}");
+            }
+        }
+    }
+}
+
+/// An address that nobody listens on at this moment.
+pub fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("there is a free port");
+    listener.local_addr().expect("it has an address")
+}
+
+fn random_key() -> [u8; 32] {
+    let mut key = [0; 32];
+    key[..16].copy_from_slice(Uuid::new_v4().as_bytes());
+    key[16..].copy_from_slice(Uuid::new_v4().as_bytes());
+    key
+}

@@ -1,0 +1,36 @@
+//! Stories of the product, told from outside: see `TestApp`.
+
+#![expect(clippy::unwrap_used, reason = "a story ends where something is not as it should be")]
+
+/// Makes each story a test on SQLite and one on PostgreSQL.
+macro_rules! on_both_databases {
+    ($($story:ident)*) => {
+        mod on_sqlite {
+            $(#[tokio::test]
+            async fn $story() {
+                super::$story(errand_tests::Database::Sqlite).await;
+            })*
+        }
+        mod on_postgres {
+            $(#[tokio::test]
+            async fn $story() {
+                super::$story(errand_tests::Database::Postgres).await;
+            })*
+        }
+    };
+}
+
+mod command_line;
+mod crashes;
+mod database_outages;
+mod idempotency;
+mod jobs;
+mod logs;
+mod malformed;
+mod many_jobs;
+mod provider_outages;
+mod retries;
+mod sessions;
+mod starting;
+mod stopping;
+mod suspension;

@@ -1,0 +1,119 @@
+//! Jobs that stand still until their user returns.
+
+use std::time::Duration;
+
+use errand_simulator::HttpAnswer;
+use errand_tests::{Database, Settings, TestApp, User, workflows};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+on_both_databases! {
+    a_job_whose_grant_does_not_do_waits_for_its_user
+    a_resume_wakes_every_suspended_job_of_the_session
+    what_the_user_must_do_first_is_said_at_submission
+}
+
+/// Of two seconds: a worker refreshes after the wait of [`workflows::process_data`].
+fn settings() -> Settings {
+    Settings::with_access_tokens_of(Duration::from_secs(2))
+}
+
+fn key(session_key: &str) -> Value {
+    json!({ "session_key": session_key })
+}
+
+/// Refuses the refresh that a waiting job needs, and waits until that has suspended it.
+async fn suspended(app: &TestApp, user: &User, job: &Value, refusal: HttpAnswer) -> Value {
+    let waiting = user.wait_for(job, "after its first call", |job| job["task"] == "/do/1/pause");
+    let waiting = waiting.await;
+    app.simulator.script_token_answer(refusal);
+    let suspended = user.wait_until(job, "suspended").await;
+    assert_eq!(suspended["task"], "/do/2/complete");
+    assert_eq!(suspended["attempts"], 0, "{suspended}, before: {waiting}");
+    assert_eq!(suspended["progress"], json!({ "completed": 2, "total": 3 }));
+    let resume_url = suspended["suspension"]["resume_url"].as_str().unwrap();
+    assert_eq!(
+        resume_url,
+        format!("{}/v1/jobs/{}/resume", app.address(), job["id"].as_str().unwrap())
+    );
+    suspended
+}
+
+async fn a_job_whose_grant_does_not_do_waits_for_its_user(database: Database) {
+    let app = TestApp::start_with(database, settings()).await;
+    for (code, reason) in
+        [(65001, "consent_required"), (50076, "interaction_required"), (50173, "session_revoked")]
+    {
+        let user = app.user(reason);
+        let job = user.submit_with(&workflows::process_data(2), &key("report")).await;
+        let refusal = app.simulator.entra_error(code);
+        let suspended = suspended(&app, &user, &job, refusal).await;
+        let suspension = &suspended["suspension"];
+        assert_eq!(suspension["reason"], reason, "{code}");
+        assert_eq!(suspension["api"], "PartnerAPI");
+        assert_eq!(suspension["scopes"], json!(["api://partner-api-id/read"]));
+        assert_eq!(suspension["claims"].is_string(), code == 50076, "{suspension}");
+        assert_eq!(suspension["consent_url"].is_string(), code == 65001, "{suspension}");
+
+        // Submitting again under the same key, with a fresh token, wakes it.
+        let user = user.sign_in_again(&app.simulator);
+        let other = user.submit_with(&workflows::process_data(1), &key("report")).await;
+        let completed = user.wait_until(&job, "completed").await;
+        assert_eq!(completed["output"]["user"], reason);
+        assert_eq!(completed["suspension"], Value::Null);
+        user.wait_until(&other, "completed").await;
+        let calls = app.calls("api/process/data");
+        let gets = calls.iter().filter(|call| call.user == reason).count();
+        assert_eq!(gets, 2, "one of each job: what was finished is not repeated");
+    }
+    app.finish().await;
+}
+
+async fn a_resume_wakes_every_suspended_job_of_the_session(database: Database) {
+    let app = TestApp::start_with(database, settings()).await;
+    let alice = app.user("alice");
+    let first = alice.submit(&workflows::process_data(2)).await;
+    suspended(&app, &alice, &first, app.simulator.entra_error(50173)).await;
+    let path = format!("/v1/jobs/{}/resume", first["id"].as_str().unwrap());
+
+    // An exchange that is refused leaves the job as it is.
+    app.simulator.script_token_answer(app.simulator.entra_error(50076));
+    let alice = alice.sign_in_again(&app.simulator);
+    let refused = alice.send(alice.request(Method::POST, &path)).await;
+    refused.assert_problem(401, "interaction_required");
+    assert!(refused.header("www-authenticate").contains("claims="));
+    assert_eq!(alice.job(&first).await["status"], "suspended");
+
+    let resumed = alice.send(alice.request(Method::POST, &path)).await;
+    assert_eq!(resumed.status, 202, "{}", resumed.text);
+    let job = alice.wait_until(&first, "completed").await;
+    assert_eq!(job["output"]["user"], "alice");
+    assert_eq!(app.calls("api/process/data").len(), 1);
+    app.finish().await;
+}
+
+async fn what_the_user_must_do_first_is_said_at_submission(database: Database) {
+    let app = TestApp::start(database).await;
+    let alice = app.user("alice");
+    let submission = json!({ "definition": workflows::process_data(1) });
+    for (code, status, problem) in [
+        (65001, 403, "consent_required"),
+        (50076, 401, "interaction_required"),
+        (53003, 403, "admin_action_required"),
+        (50013, 401, "unauthorized"),
+        (7_000_215, 502, "identity_provider_refused"),
+        (90033, 503, "unavailable"),
+    ] {
+        app.simulator.script_token_answer(app.simulator.entra_error(code));
+        let refused = alice.post_job(&submission).await;
+        refused.assert_problem(status, problem);
+        let challenge = refused.header("www-authenticate");
+        assert_eq!(code == 65001, challenge.contains("consentUri="), "{code}: {challenge}");
+        assert_eq!(refused.body["claims"].is_string(), code == 50076, "{code}: {}", refused.text);
+        if status == 502 {
+            assert!(!refused.text.contains("AADSTS") && !refused.text.contains("secret"));
+        }
+    }
+    assert_eq!(app.database.count("jobs").await, 0);
+    app.finish().await;
+}
