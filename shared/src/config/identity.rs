@@ -61,7 +61,7 @@ pub(super) fn read(
         })
         .unwrap_or(ClientAuthentication::Post);
     let allowed_clients = section.texts("allowed_clients").unwrap_or_default();
-    let client_credentials = client_credentials::read(section, platform);
+    let client_credentials = client_credentials::read(section, platform, dialect.as_ref());
     let extra_token_parameters = extra_token_parameters(section, dialect.as_ref());
     let consent_redirect_uri = section.url("consent_redirect_uri", allow_insecure_http);
     section.only("keep_alive_days", 30);

@@ -209,6 +209,8 @@ pub enum ClientCredential {
 /// A certificate whose key signs Errand's assertions.
 #[derive(Debug, Clone)]
 pub struct ClientCertificate {
+    /// `key_id`: how the provider finds the key.
+    pub key_id: KeyId,
     /// Where it is.
     pub file: CertificateFile,
     /// `algorithm`, `"PS256"` (default) or `"RS256"`.
@@ -216,6 +218,17 @@ pub struct ClientCertificate {
     /// `send_x5c` of `[identity]`, default false: send the certificate along, so that the provider
     /// can recognise it by subject name and issuer.
     pub send_x5c: bool,
+}
+
+/// `kid` of a client assertion (RFC 7515 4.1.4).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyId {
+    /// None, the default at Entra: it knows keys by their certificates.
+    Omitted,
+    /// The key's own thumbprint (RFC 7638), the default in the token-exchange dialect.
+    Thumbprint,
+    /// As configured.
+    Named(String),
 }
 
 /// The file format of a certificate.

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     config::{
-        self, AssertionAlgorithm, CertificateFile, ClientAuthentication, ClientCertificate,
+        self, AssertionAlgorithm, CertificateFile, ClientAuthentication, ClientCertificate, KeyId,
         ManagedIdentity, ManagedIdentitySource, RefreshRequest,
     },
     time::{ManualClock, Timestamp},
@@ -215,6 +215,7 @@ fn unusable() -> [(config::ClientCredential, &'static str); 4] {
     let certificate = |file| {
         let algorithm = AssertionAlgorithm::Ps256;
         config::ClientCredential::Certificate(ClientCertificate {
+            key_id: KeyId::Omitted,
             file,
             algorithm,
             send_x5c: false,
