@@ -88,7 +88,7 @@ impl Grants for Database {
             " where session_id = $1 and api = $2 and version = $5 and refresh_token is not null
                 and exists (select 1 from sessions
                             where id = $1 and tenant = $3 and subject = $4 and state = 'active')
-                and (refresh_until is null or refresh_until < ",
+                and (refresh_until is null or refresh_until <= ",
             now!(),
             ") returning refresh_token"
         ))
