@@ -11,6 +11,7 @@ mod problem;
 mod refusal;
 mod router;
 mod state;
+mod streams;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

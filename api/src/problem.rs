@@ -126,6 +126,16 @@ impl Problem {
         )
     }
 
+    pub(crate) fn too_many_streams(limit: usize) -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too_many_streams",
+            "Too many streams",
+            format!("You have {limit} event streams open already."),
+        )
+        .header(header::RETRY_AFTER, "10")
+    }
+
     pub(crate) fn unavailable(detail: &str, retry_after_seconds: u64) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Unavailable", detail)
             .header(header::RETRY_AFTER, &retry_after_seconds.max(1).to_string())

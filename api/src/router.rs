@@ -19,6 +19,8 @@ pub(crate) fn router(state: Arc<AppState>) -> Router {
     Router::new()
         .route("/v1/jobs", post(jobs::submit))
         .route("/v1/jobs/{id}", get(jobs::get))
+        .route("/v1/jobs/{id}/calls", get(jobs::calls))
+        .route("/v1/jobs/{id}/events", get(jobs::events))
         .route("/v1/jobs/{id}/resume", post(jobs::resume))
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))

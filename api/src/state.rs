@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use errand_shared::{
-    config::{Config, DownstreamApis, IdentityConfig, Limits},
+    config::{Config, DownstreamApis, IdentityConfig, Limits, WebhooksConfig},
     identity::Verifier,
     sessions::Sessions,
     storage::SharedStore,
     time::SharedClock,
 };
 use tokio_util::sync::CancellationToken;
+
+use crate::streams::Streams;
 
 #[derive(Debug)]
 pub(crate) struct AppState {
@@ -19,7 +21,9 @@ pub(crate) struct AppState {
     pub(crate) verifier: Verifier,
     pub(crate) identity: IdentityConfig,
     pub(crate) downstream_apis: DownstreamApis,
+    pub(crate) webhooks: WebhooksConfig,
     pub(crate) limits: Limits,
+    pub(crate) streams: Arc<Streams>,
     /// May clients post documents of their own?
     pub(crate) inline: bool,
     /// Without a trailing slash.
@@ -33,10 +37,12 @@ impl AppState {
         Self {
             sessions: Sessions::new(&config.identity, Arc::clone(&store), Arc::clone(&clock)),
             verifier: Verifier::new(&config.identity, Arc::clone(&clock)),
-            clock,
             store,
             identity: config.identity.clone(),
             downstream_apis: config.downstream_apis.clone(),
+            streams: Streams::new(config.limits.streams_per_user),
+            clock,
+            webhooks: config.webhooks.clone(),
             limits: config.limits.clone(),
             inline: config.workflows.inline,
             public_url: config.api.public_url.trim_end_matches('/').to_owned(),

@@ -4,7 +4,9 @@
 pragma defer_foreign_keys = on;
 create table former_sessions as select * from sessions;
 create table former_access_tokens as select * from access_tokens;
+create table former_session_events as select * from session_events;
 drop table access_tokens;
+-- With their sessions go the rows of `session_events`, which are put back below.
 drop table sessions;
 
 -- A session: the stored right to act for one user while that user is away.
@@ -36,6 +38,9 @@ insert into sessions (id, tenant, subject, client_id, session_key, allocated_for
     select id, tenant, subject, client_id, session_key, allocated_for, assertion_hash,
            state, version, created_at, refreshed_at
     from former_sessions;
+
+insert into session_events (session_id, sequence, at, kind, data)
+    select session_id, sequence, at, kind, data from former_session_events;
 
 create table grants (
     session_id blob not null references sessions (id) on delete cascade,
@@ -80,4 +85,5 @@ insert into access_tokens (session_id, api, scope_set, access_token, obtained_at
     from former_access_tokens;
 
 drop table former_access_tokens;
+drop table former_session_events;
 drop table former_sessions;

@@ -62,7 +62,7 @@ impl Add<Duration> for Timestamp {
 
     fn add(self, length: Duration) -> Self {
         let length = TimeDelta::from_std(length).unwrap_or(TimeDelta::MAX);
-        Self(self.0.checked_add_signed(length).unwrap_or(DateTime::<Utc>::MAX_UTC))
+        self.0.checked_add_signed(length).unwrap_or(DateTime::<Utc>::MAX_UTC).into()
     }
 }
 
@@ -72,7 +72,7 @@ impl Sub<Duration> for Timestamp {
 
     fn sub(self, length: Duration) -> Self {
         let length = TimeDelta::from_std(length).unwrap_or(TimeDelta::MAX);
-        Self(self.0.checked_sub_signed(length).unwrap_or(DateTime::<Utc>::MIN_UTC))
+        self.0.checked_sub_signed(length).unwrap_or(DateTime::<Utc>::MIN_UTC).into()
     }
 }
 
@@ -174,5 +174,13 @@ mod tests {
         assert!(time - Duration::MAX < time);
         assert_eq!((time + Duration::from_secs(5)).since(time), Duration::from_secs(5));
         assert_eq!(time.since(time + Duration::from_secs(5)), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_sum_is_as_exact_as_a_stored_time() {
+        let time = Timestamp::from_seconds(1_700_000_000).unwrap();
+        let sum = time + Duration::from_nanos(1_999);
+        assert_eq!(Timestamp::from_micros(sum.micros()), Some(sum));
+        assert_eq!(sum.to_string(), "2023-11-14T22:13:20.000001Z");
     }
 }

@@ -65,6 +65,15 @@ impl TestDatabase {
         assert!(!ended.is_empty(), "nobody was connected");
     }
 
+    /// Keeps everybody else from writing until it is dropped. SQLite only.
+    pub async fn lock(&self) -> SqliteConnection {
+        let connected = SqliteConnection::connect(&self.url).await;
+        let mut connection = connected.expect("the file is a database");
+        let locked = sqlx::query("begin immediate").execute(&mut connection).await;
+        locked.expect("no other transaction lasts for seconds");
+        connection
+    }
+
     /// Every byte of it, by file or table.
     pub async fn content(&self) -> Vec<(String, Vec<u8>)> {
         match self.kind {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use errand_shared::{
     config::DownstreamApi,
     identity::{AccessToken, LastResort},
+    jobs::{CallOutcome, SentCall},
     sessions::AcquireError,
     storage::{ClaimedJob, Next, Record, StoreError},
     telemetry::{chain, child_traceparent},
@@ -132,7 +133,7 @@ impl Advance<'_> {
                     if until <= now && !self.context.stopping.is_cancelled() =>
                 {
                     if recorded.elapsed() >= RECORD_LONG_STEPS {
-                        self.record(&workflow, &state, Next::Continue).await?;
+                        self.record(&workflow, &mut state, Next::Continue).await?;
                         recorded = Instant::now();
                     }
                     continue;
@@ -149,7 +150,7 @@ impl Advance<'_> {
                     }
                 }
             };
-            return self.record(&workflow, &state, next).await;
+            return self.record(&workflow, &mut state, next).await;
         }
     }
 
@@ -189,8 +190,13 @@ impl Advance<'_> {
         let Some(api) = self.context.downstream_apis.get(&call.api) else {
             return Ok(self.wait_for_operator(&format!("`{}` is not configured", call.api)));
         };
-        if state.call.was_interrupted() && !downstream::may_be_repeated(call, api) {
-            return Ok(Performed::Replied(Err(WorkflowError::outcome_unknown())));
+        let attempts = state.call.attempts;
+        if state.call.was_interrupted() {
+            let outcome = (CallOutcome::Interrupted, None);
+            state.sent.push(self.sent_call(call, api, attempts, Instant::now(), outcome));
+            if !downstream::may_be_repeated(call, api) {
+                return Ok(Performed::Replied(Err(WorkflowError::outcome_unknown())));
+            }
         }
         if self.context.stopping.is_cancelled() {
             return Ok(Performed::Postponed(Next::Wait { due_at: self.now() }));
@@ -201,11 +207,11 @@ impl Advance<'_> {
         };
         state.call.begin();
         self.record(workflow, state, Next::Continue).await?;
-        let mut sent = self.send(call, api, &token).await;
+        let mut sent = self.send(state, call, api, &token).await;
         if let Some(Sent::Unauthorized(_)) = sent {
             // Refused before it was processed: once more with another token, whatever the method.
             match self.acquire_token(api, Some(token)).await {
-                Ok(token) => sent = self.send(call, api, &token).await,
+                Ok(token) => sent = self.send(state, call, api, &token).await,
                 Err(error) => {
                     state.call.undo();
                     return Ok(self.without_token(state, call, api, error));
@@ -217,8 +223,10 @@ impl Advance<'_> {
                 WorkflowError::timeout("the job's deadline was over before the API answered")
                     .into(),
             )),
-            Some(Sent::Final(result)) => Performed::Replied(result),
-            Some(Sent::Unauthorized(response)) => Performed::Replied(Ok(response)),
+            Some(Sent::Final(response) | Sent::Unauthorized(response)) => {
+                Performed::Replied(Ok(response))
+            }
+            Some(Sent::Unusable(_, error) | Sent::Refused(error)) => Performed::Replied(Err(error)),
             Some(Sent::Transient(transient)) => self.try_again(state, call, api, transient),
         })
     }
@@ -235,13 +243,51 @@ impl Advance<'_> {
     }
 
     /// None if the deadline came first.
-    async fn send(&self, call: &Call, api: &DownstreamApi, token: &AccessToken) -> Option<Sent> {
+    async fn send(
+        &self,
+        state: &mut State,
+        call: &Call,
+        api: &DownstreamApi,
+        token: &AccessToken,
+    ) -> Option<Sent> {
         let key = format!("{}.{}", self.job.lease.job_id, call.id);
         let traceparent = child_traceparent(Some(&self.job.traceparent));
         let now = self.now();
         let sending =
             downstream::send(&self.context.http, api, call, token, &key, &traceparent, now);
-        tokio::time::timeout(self.job.deadline_at.since(now), sending).await.ok()
+        let began = Instant::now();
+        let sent = tokio::time::timeout(self.job.deadline_at.since(now), sending).await.ok();
+        let given_up = Some((CallOutcome::TimedOut, None));
+        if let Some(outcome) = sent.as_ref().map_or(given_up, Sent::outcome) {
+            let attempt = state.call.attempts;
+            state.sent.push(self.sent_call(call, api, attempt, began, outcome));
+        }
+        sent
+    }
+
+    /// What the audit says of a call that was sent at `began`, or may have been.
+    fn sent_call(
+        &self,
+        call: &Call,
+        api: &DownstreamApi,
+        attempt: u32,
+        began: Instant,
+        (outcome, status): (CallOutcome, Option<u16>),
+    ) -> SentCall {
+        let duration = began.elapsed();
+        let path = call.path.split_once('?').map_or(call.path.as_str(), |(path, _)| path);
+        SentCall {
+            task: call.task.clone(),
+            api: call.api.clone(),
+            scopes: api.scopes.clone(),
+            method: call.method.clone(),
+            path: path.to_owned(),
+            attempt,
+            at: self.now() - duration,
+            duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+            outcome,
+            status,
+        }
     }
 
     /// Postpones the call after a failure that may pass, or lets the workflow have it.
@@ -268,7 +314,7 @@ impl Advance<'_> {
         let delay = retry_delay(api.retry.initial, api.retry.max, failures)
             .max(transient.retry_after.unwrap_or_default());
         tracing::info!(task.reference = call.task, failures, ?delay, "a call is sent again later");
-        Performed::Postponed(Next::Wait { due_at: self.now() + delay })
+        Performed::Postponed(Next::Retry { due_at: self.now() + delay })
     }
 
     /// Draws the consequence of having no token: none of them burns an attempt.
@@ -330,11 +376,12 @@ impl Advance<'_> {
     async fn record(
         &self,
         workflow: &Workflow,
-        state: &State,
+        state: &mut State,
         next: Next,
     ) -> Result<(), StoreError> {
         let next = match next {
             Next::Wait { due_at } => Next::Wait { due_at: due_at.min(self.job.deadline_at) },
+            Next::Retry { due_at } => Next::Retry { due_at: due_at.min(self.job.deadline_at) },
             next => next,
         };
         let record = Record {
@@ -342,10 +389,11 @@ impl Advance<'_> {
             progress: state.checkpoint.progress(workflow),
             attempts: state.call.attempts,
             throttles: state.call.throttles,
+            calls: std::mem::take(&mut state.sent),
             next,
         };
         self.record_patiently(&record).await?;
-        if let Next::Wait { due_at } = record.next
+        if let Next::Wait { due_at } | Next::Retry { due_at } = record.next
             && due_at.since(self.now()) < SHORT_WAIT
         {
             self.context.store.announce();

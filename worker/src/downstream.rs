@@ -6,6 +6,7 @@ use errand_shared::{
     config::DownstreamApi,
     http::retry_after,
     identity::AccessToken,
+    jobs::CallOutcome,
     time::Timestamp,
     workflow::{Call, Response, WorkflowError, address},
 };
@@ -24,8 +25,12 @@ const REDACTED: &str = "[redacted]";
 /// What became of a call.
 #[derive(Debug)]
 pub(crate) enum Sent {
-    /// For the workflow to deal with: an answer that stays what it is, or a fault.
-    Final(Result<Response, WorkflowError>),
+    /// For the workflow to deal with: an answer that stays what it is.
+    Final(Response),
+    /// An answer with this status that the workflow does not get.
+    Unusable(u16, WorkflowError),
+    /// It cannot be sent.
+    Refused(WorkflowError),
     /// 401: another token may help.
     Unauthorized(Response),
     /// Another time it may be different.
@@ -41,8 +46,26 @@ pub(crate) struct Transient {
     pub(crate) throttled: bool,
     /// Not before this.
     pub(crate) retry_after: Option<Duration>,
+    /// The same for the audit.
+    outcome: CallOutcome,
     /// What the workflow gets if it does not pass.
     pub(crate) last: Result<Response, WorkflowError>,
+}
+
+impl Sent {
+    /// What the audit says of it, with the status of the answer; none if it was not sent.
+    pub(crate) fn outcome(&self) -> Option<(CallOutcome, Option<u16>)> {
+        match self {
+            Self::Final(response) | Self::Unauthorized(response) => {
+                Some((CallOutcome::Answered, Some(response.status)))
+            }
+            Self::Unusable(status, _) => Some((CallOutcome::UnusableAnswer, Some(*status))),
+            Self::Refused(_) => None,
+            Self::Transient(Transient { outcome, last, .. }) => {
+                Some((*outcome, last.as_ref().ok().map(|response| response.status)))
+            }
+        }
+    }
 }
 
 /// Whether sending the call twice is safe (RFC 9110 9.2.2), or the API makes it so.
@@ -63,7 +86,7 @@ pub(crate) async fn send(
 ) -> Sent {
     let request = match request(http, api, call, token, idempotency_key, traceparent) {
         Ok(request) => request,
-        Err(error) => return Sent::Final(Err(error)),
+        Err(error) => return Sent::Refused(error),
     };
     let response = match http.execute(request).await {
         Ok(response) => response,
@@ -73,7 +96,7 @@ pub(crate) async fn send(
     match read(response, api.max_response_bytes, token).await {
         Ok(response) => classify(call, api, response, retry_after),
         Err(ReadError::Connection(error)) => unanswered(&error),
-        Err(ReadError::Unusable(error)) => Sent::Final(Err(error)),
+        Err(ReadError::Unusable(status, error)) => Sent::Unusable(status, error),
     }
 }
 
@@ -135,7 +158,7 @@ fn body_bytes(body: &Value, headers: &mut HeaderMap) -> Vec<u8> {
 
 enum ReadError {
     Connection(reqwest::Error),
-    Unusable(WorkflowError),
+    Unusable(u16, WorkflowError),
 }
 
 /// Reads the whole answer, or none of it.
@@ -148,7 +171,8 @@ async fn read(
     let encoding = response.headers().get(CONTENT_ENCODING);
     if encoding.is_some_and(|encoding| encoding != "identity") {
         let detail = "the answer is compressed, which the request did not accept";
-        return Err(ReadError::Unusable(WorkflowError::communication(status, detail)));
+        let error = WorkflowError::communication(status, detail);
+        return Err(ReadError::Unusable(status, error));
     }
     let headers = response
         .headers()
@@ -162,7 +186,8 @@ async fn read(
     while let Some(chunk) = response.chunk().await.map_err(ReadError::Connection)? {
         if body.len() + chunk.len() > limit {
             let detail = format!("the answer is larger than `max_response_bytes`, {limit} bytes");
-            return Err(ReadError::Unusable(WorkflowError::communication(status, detail)));
+            let error = WorkflowError::communication(status, detail);
+            return Err(ReadError::Unusable(status, error));
         }
         body.extend_from_slice(&chunk);
     }
@@ -197,6 +222,7 @@ fn classify(
             maybe_processed,
             throttled: retry_after.is_some(),
             retry_after,
+            outcome: CallOutcome::Answered,
             last: Ok(response),
         })
     };
@@ -206,28 +232,30 @@ fn classify(
             maybe_processed: false,
             throttled: true,
             retry_after,
+            outcome: CallOutcome::Answered,
             last: Ok(response),
         }),
         503 if retry_after.is_some() => transient(false, response),
         // Nobody says whether it was processed, and nobody says that it was not: an error.
-        503 if !may_be_repeated(call, api) => Sent::Final(Ok(response)),
+        503 if !may_be_repeated(call, api) => Sent::Final(response),
         408 | 502 | 503 | 504 => transient(true, response),
-        _ => Sent::Final(Ok(response)),
+        _ => Sent::Final(response),
     }
 }
 
 fn unanswered(error: &reqwest::Error) -> Sent {
-    let (detail, maybe_processed) = if error.is_connect() {
-        ("no connection to the API", false)
+    let (outcome, detail) = if error.is_connect() {
+        (CallOutcome::NotConnected, "no connection to the API")
     } else if error.is_timeout() {
-        ("no answer from the API in time", true)
+        (CallOutcome::TimedOut, "no answer from the API in time")
     } else {
-        ("the connection to the API was lost", true)
+        (CallOutcome::ConnectionLost, "the connection to the API was lost")
     };
     Sent::Transient(Transient {
-        maybe_processed,
+        maybe_processed: outcome != CallOutcome::NotConnected,
         throttled: false,
         retry_after: None,
+        outcome,
         // The conformance kit's status for a call without an answer.
         last: Err(WorkflowError::communication(500, detail)),
     })

@@ -2,7 +2,8 @@
 //!
 //! `advance_job` is the heart: what happens to one job between claim and record. Around it:
 //! `claims` (the stream of claimed jobs), `leases` (kept while they run), `runner` (apalis runs
-//! them), `downstream` (one call), `health` (answers of a worker process).
+//! them), `downstream` (one call), `health` (answers of a worker process), `webhooks`
+//! (tells those who asked).
 
 mod advance_job;
 mod claims;
@@ -13,6 +14,7 @@ mod retry_delay;
 mod runner;
 mod state;
 mod suspension;
+mod webhooks;
 
 use std::{num::NonZero, sync::Arc};
 
@@ -28,13 +30,14 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use self::health::{HealthError, HealthListener};
-use self::leases::Leases;
+use self::{leases::Leases, webhooks::Webhooks};
 
 /// A worker: one of any number on the same database.
 #[derive(Debug)]
 pub struct Worker {
     config: WorkerConfig,
     context: Arc<Context>,
+    webhooks: Option<Arc<Webhooks>>,
 }
 
 /// What every job of a worker needs.
@@ -60,6 +63,7 @@ impl Worker {
     pub fn new(config: &Config, store: SharedStore, clock: SharedClock) -> Self {
         let slowest = config.downstream_apis.values().map(|api| api.timeout).max();
         let stopping = CancellationToken::new();
+        let webhooks = Webhooks::new(config, Arc::clone(&store), Arc::clone(&clock));
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         let context = Context {
             id: Uuid::now_v7(),
@@ -73,12 +77,17 @@ impl Worker {
             http: http::client(slowest.unwrap_or_default()),
             stopping,
         };
-        Self { config: config.worker.clone(), context: Arc::new(context) }
+        Self { config: config.worker.clone(), context: Arc::new(context), webhooks }
     }
 
     /// Works until `stop` is cancelled, then lets running jobs reach their next record, for
     /// `drain_seconds` at most, and gives the rest back.
     pub async fn run(self, stop: CancellationToken) {
+        let telling = self.webhooks.map(|webhooks| tokio::spawn(webhooks.run(stop.clone())));
         runner::run(&self.config, self.context, stop).await;
+        // Bounded by the time that one receiver has to answer.
+        if let Some(Err(error)) = futures::future::OptionFuture::from(telling).await {
+            tracing::error!("the webhooks' loop panicked: {error}");
+        }
     }
 }

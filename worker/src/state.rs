@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use errand_shared::{
+    jobs::SentCall,
     storage::ClaimedJob,
     workflow::{CHECKPOINT_FORMAT, Call, Checkpoint},
 };
@@ -16,6 +17,9 @@ pub(crate) struct State {
     pub(crate) call: CallState,
     /// How long the job's steps took so far, in all.
     pub(crate) evaluated: Duration,
+    /// Sent since the last record.
+    #[serde(skip)]
+    pub(crate) sent: Vec<SentCall>,
 }
 
 /// How far a call is.
@@ -58,6 +62,7 @@ impl State {
                 checkpoint: Checkpoint::start(id, job.input.clone(), job.claimed_at),
                 call: CallState::default(),
                 evaluated: Duration::ZERO,
+                sent: Vec::new(),
             });
         };
         let Format { format } = serde_json::from_slice(written)?;

@@ -64,6 +64,8 @@ struct Suspension {
 struct Links {
     #[serde(rename = "self")]
     this: String,
+    events: String,
+    calls: String,
     resume: String,
 }
 
@@ -102,7 +104,12 @@ impl Representation {
                 resume_url: resume.clone(),
                 until: job.deadline_at,
             }),
-            links: Links { this, resume },
+            links: Links {
+                events: format!("{this}/events"),
+                calls: format!("{this}/calls"),
+                this,
+                resume,
+            },
         }
     }
 }

@@ -3,11 +3,13 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use errand_shared::{
-    config::{DownstreamApis, Limits},
+    config::{DownstreamApis, Limits, WebhooksConfig},
+    jobs::{Callback, EventKind},
     time::Timestamp,
     workflow::{Problem, Workflow, check, duration::parse_iso8601},
 };
 use serde_json::{Map, Value};
+use url::Url;
 
 /// How long a job may take if its submitter does not say.
 const DEFAULT_DEADLINE: Duration = Duration::from_hours(30 * 24);
@@ -19,6 +21,7 @@ const MAX_SESSION_KEY: usize = 200;
 const MAX_TAGS: usize = 32;
 const MAX_TAG_NAME: usize = 64;
 const MAX_TAG_VALUE: usize = 256;
+const MAX_CALLBACK_URL: usize = 2048;
 
 /// A submission whose body is right in itself.
 #[derive(Debug)]
@@ -31,6 +34,7 @@ pub(super) struct Request {
     pub(super) run_at: Option<Timestamp>,
     pub(super) deadline: Duration,
     pub(super) tags: BTreeMap<String, String>,
+    pub(super) callback: Option<Callback>,
 }
 
 impl Request {
@@ -39,6 +43,7 @@ impl Request {
         body: Value,
         limits: &Limits,
         apis: &DownstreamApis,
+        webhooks: &WebhooksConfig,
         inline: bool,
         now: Timestamp,
     ) -> Result<Self, Vec<Problem>> {
@@ -53,17 +58,24 @@ impl Request {
         let run_at = reader.run_at();
         let deadline = reader.deadline(limits);
         let tags = reader.tags();
+        let callback = reader.callback(webhooks);
         if run_at.is_some_and(|run_at| run_at >= now + deadline) {
             reader.refuse("/run_at", "Expected a time before the deadline.");
         }
         reader.only("preflight", &"first".into(), "Only `first` is supported yet.");
         reader.only("priority", &0.into(), "Only 0 is supported yet.");
-        reader.only("callback", &Value::Null, "`callback` is not supported yet.");
         reader.no_more();
         match (workflow, definition) {
-            (Some(workflow), Some(definition)) if reader.problems.is_empty() => {
-                Ok(Self { workflow, definition, input, session_key, run_at, deadline, tags })
-            }
+            (Some(workflow), Some(definition)) if reader.problems.is_empty() => Ok(Self {
+                workflow,
+                definition,
+                input,
+                session_key,
+                run_at,
+                deadline,
+                tags,
+                callback,
+            }),
             _ => Err(reader.problems),
         }
     }
@@ -175,16 +187,42 @@ impl Reader {
                     read.insert(name, value);
                 }
                 _ => {
-                    let token = name.replace('~', "~0").replace('/', "~1");
                     let expected = format!(
                         "Expected a text of at most {MAX_TAG_VALUE} bytes under a name of at most \
                          {MAX_TAG_NAME}."
                     );
-                    self.refuse(&format!("/tags/{token}"), expected);
+                    self.refuse(&format!("/tags/{}", token(&name)), expected);
                 }
             }
         }
         read
+    }
+
+    fn callback(&mut self, webhooks: &WebhooksConfig) -> Option<Callback> {
+        let Value::Object(mut members) = self.take("callback")? else {
+            self.refuse("/callback", "Expected an object with `url` and `events`.");
+            return None;
+        };
+        let url = members.shift_remove("url");
+        let url = url.as_ref().and_then(Value::as_str).and_then(|url| Url::parse(url).ok());
+        let url = url.filter(|url| webhooks.allows(url) && url.as_str().len() <= MAX_CALLBACK_URL);
+        if url.is_none() {
+            let expected = "Expected an https URL without user and password, at a host that is \
+                            configured for webhooks.";
+            self.refuse("/callback/url", expected);
+        }
+        let events = match members.shift_remove("events").filter(|events| !events.is_null()) {
+            None => Some(Callback::EVENTS.to_vec()),
+            Some(events) => callback_events(&events),
+        };
+        if events.is_none() {
+            let words = Callback::EVENTS.map(EventKind::as_str).join("`, `");
+            self.refuse("/callback/events", format!("Expected a list of some of `{words}`."));
+        }
+        for (name, _) in members {
+            self.refuse(&format!("/callback/{}", token(&name)), "Unknown property.");
+        }
+        Some(Callback { url: url?, events: events? })
     }
 
     /// A member of the interface that can only be what it is without it.
@@ -196,14 +234,27 @@ impl Reader {
 
     fn no_more(&mut self) {
         for (name, _) in std::mem::take(&mut self.members) {
-            let token = name.replace('~', "~0").replace('/', "~1");
-            self.refuse(&format!("/{token}"), "Unknown property.");
+            self.refuse(&format!("/{}", token(&name)), "Unknown property.");
         }
     }
 }
 
 fn problem(pointer: &str, detail: impl Into<String>) -> Problem {
     Problem { pointer: pointer.to_owned(), detail: detail.into() }
+}
+
+/// A name as part of a pointer (RFC 6901 3).
+fn token(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
+}
+
+fn callback_events(events: &Value) -> Option<Vec<EventKind>> {
+    let events = events.as_array().filter(|events| !events.is_empty())?;
+    let known = |event: &Value| {
+        let word = event.as_str()?;
+        Callback::EVENTS.into_iter().find(|kind| kind.as_str() == word)
+    };
+    events.iter().map(known).collect()
 }
 
 fn is_session_key(key: &str) -> bool {
@@ -218,8 +269,13 @@ mod tests {
     use super::*;
 
     fn read(body: Value) -> Result<Request, Vec<Problem>> {
+        let webhooks = WebhooksConfig {
+            hosts: vec!["hooks.example.com".into()],
+            secrets: Vec::new(),
+            allow_insecure_http: false,
+        };
         let now = Timestamp::from_seconds(1_800_000_000).unwrap();
-        Request::read(body, &Limits::default(), &DownstreamApis::new(), true, now)
+        Request::read(body, &Limits::default(), &DownstreamApis::new(), &webhooks, true, now)
     }
 
     fn definition() -> Value {
@@ -251,7 +307,7 @@ mod tests {
             "tags": {"a/b": 1},
             "preflight": "all",
             "priority": 5,
-            "callback": {"url": "https://example.com"},
+            "callback": {"url": "https://example.com", "events": ["started"], "secret": 1},
             "defintion": {}
         }))
         .unwrap_err();
@@ -263,12 +319,33 @@ mod tests {
             "/tags/a~1b",
             "/preflight",
             "/priority",
-            "/callback",
+            "/callback/url",
+            "/callback/events",
+            "/callback/secret",
             "/defintion",
         ] {
             assert!(pointers.contains(&pointer), "{pointer} in {pointers:?}");
         }
         assert!(pointers.iter().any(|pointer| pointer.starts_with("/definition/document")));
+    }
+
+    #[test]
+    fn a_callback_is_for_a_configured_host() {
+        let callback = |callback: Value| {
+            read(json!({"definition": definition(), "callback": callback}))
+                .map(|request| request.callback.unwrap())
+        };
+        let all = callback(json!({"url": "https://hooks.example.com/a"})).unwrap();
+        assert_eq!(all.events, Callback::EVENTS);
+        let one = json!({"url": "https://hooks.example.com/a", "events": ["faulted"]});
+        assert_eq!(callback(one).unwrap().events, [EventKind::Faulted]);
+        let empty = json!({"url": "https://hooks.example.com/a", "events": []});
+        assert_eq!(callback(empty).unwrap_err()[0].pointer, "/callback/events");
+        for url in ["http://hooks.example.com/a", "https://169.254.169.254/", "/a", ""] {
+            let problems = callback(json!({ "url": url })).unwrap_err();
+            assert_eq!(problems[0].pointer, "/callback/url", "{url}");
+        }
+        assert_eq!(callback(json!("https://a")).unwrap_err()[0].pointer, "/callback");
     }
 
     #[test]

@@ -44,8 +44,9 @@ pub(crate) async fn submit(
     let key = idempotency_key(&headers)?;
     let body = read_body(&headers, body, state.limits.body_bytes).await?;
     let value = parse_json(&body).map_err(|problem| Problem::invalid_body(vec![problem]))?;
+    let AppState { limits, downstream_apis, webhooks, inline, .. } = &*state;
     let now = state.clock.now();
-    let request = Request::read(value, &state.limits, &state.downstream_apis, state.inline, now)
+    let request = Request::read(value, limits, downstream_apis, webhooks, *inline, now)
         .map_err(Problem::invalid_body)?;
     let idempotency = key.map(|key| IdempotencyKey { endpoint: ENDPOINT, key, body: &body });
     if let Some(key) = &idempotency {
@@ -100,6 +101,7 @@ async fn store(
                 run_at: request.run_at,
                 deadline: request.deadline,
                 tags: &request.tags,
+                callback: request.callback.as_ref(),
                 warnings: &warnings,
                 total_tasks: request.workflow.total(),
                 traceparent,

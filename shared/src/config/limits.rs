@@ -24,9 +24,10 @@ pub(super) fn read(section: &Section) -> Limits {
         max_deadline: section
             .parsed("max_deadline", "an ISO 8601 duration such as `P400D` or `PT12H`", duration)
             .unwrap_or(default.max_deadline),
+        streams_per_user: size("streams_per_user", default.streams_per_user),
     };
     // Bounds of parts that do not exist yet.
-    for key in ["branches", "loop_items", "evaluation_cpu_seconds", "streams_per_user"] {
+    for key in ["branches", "loop_items", "evaluation_cpu_seconds"] {
         count(key, 1);
     }
     section.finish();

@@ -12,7 +12,7 @@ use super::{
     report::Report,
     section::Section,
     spelling::Spelling,
-    worker, workflows,
+    webhooks, worker, workflows,
 };
 
 impl Config {
@@ -71,6 +71,7 @@ fn read(root: &Section, platform: &Platform) -> Option<Config> {
     );
     let dialect = identity.as_ref().map(|identity| &identity.dialect);
     let downstream_apis = downstream_apis::read(root, allow_insecure_http, dialect);
+    let webhooks = webhooks::read(&root.section("webhooks"), allow_insecure_http);
     let workflows = workflows::read(&root.section("workflows"));
     let limits = limits::read(&root.section("limits"));
     not_yet::check(root);
@@ -83,6 +84,7 @@ fn read(root: &Section, platform: &Platform) -> Option<Config> {
         worker,
         identity: identity?,
         downstream_apis,
+        webhooks,
         workflows,
         limits,
         warnings: Vec::new(),

@@ -25,6 +25,7 @@ mod section;
 mod spelling;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 mod worker;
 mod workflows;
 
@@ -55,6 +56,8 @@ pub struct Config {
     pub identity: IdentityConfig,
     /// `[downstream_apis.NAME]`, in JSON `DownstreamApis:NAME`
     pub downstream_apis: DownstreamApis,
+    /// `[webhooks]`
+    pub webhooks: WebhooksConfig,
     /// `[workflows]`
     pub workflows: WorkflowsConfig,
     /// `[limits]`
@@ -324,6 +327,17 @@ pub struct RetryConfig {
     pub max: Duration,
 }
 
+/// Who may be told of jobs.
+#[derive(Debug, Clone)]
+pub struct WebhooksConfig {
+    /// `hosts`, default none: `host` or `host:port`, as a URL spells them.
+    pub hosts: Vec<String>,
+    /// `secret` or `secret_file`, one or several while rotating: `whsec_` and Base64.
+    pub secrets: Vec<SecretString>,
+    /// The key at the top: plain `http` beyond loopback.
+    pub allow_insecure_http: bool,
+}
+
 /// Which workflows may run.
 #[derive(Debug, Clone)]
 pub struct WorkflowsConfig {
@@ -352,6 +366,8 @@ pub struct Limits {
     pub evaluation_per_job: Duration,
     /// `max_deadline`, default `P400D`.
     pub max_deadline: Duration,
+    /// `streams_per_user`, default 10: open event streams of one user on one API process.
+    pub streams_per_user: usize,
 }
 
 impl Default for Limits {
@@ -366,6 +382,7 @@ impl Default for Limits {
             checkpoint_bytes: 1_048_576,
             evaluation_per_job: Duration::from_secs(30),
             max_deadline: Duration::from_hours(400 * 24),
+            streams_per_user: 10,
         }
     }
 }

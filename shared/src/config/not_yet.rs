@@ -8,19 +8,8 @@ use super::{
     section::Section,
 };
 
-/// `[webhooks]`, `[retention]` and `[telemetry]`.
+/// `[retention]` and `[telemetry]`.
 pub(super) fn check(root: &Section) {
-    let webhooks = root.section("webhooks");
-    if webhooks.texts("hosts").is_some_and(|hosts| !hosts.is_empty()) {
-        webhooks.problem("hosts", "webhooks are not supported yet");
-    }
-    for key in ["secret", "secret_file"] {
-        if let Some(node) = webhooks.get(key) {
-            webhooks.report.ignored(node, "webhooks are not supported yet");
-        }
-    }
-    webhooks.finish();
-
     let retention = root.section("retention");
     retention.only("finished_days", 30);
     retention.only("session_grace_minutes", 60);

@@ -1,6 +1,9 @@
 //! What a job is. Which rows it is kept in stands in [`storage`](crate::storage), what its HTTP
 //! representation looks like stands in the API.
 
+mod call;
+mod callback;
+mod event;
 mod status;
 
 use std::collections::BTreeMap;
@@ -9,7 +12,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-pub use self::status::{JobStatus, UnknownStatus};
+pub use self::{
+    call::{CallOutcome, SentCall},
+    callback::Callback,
+    event::{EventKind, EventPosition, JobEvent, NotAPosition},
+    status::{JobStatus, UnknownStatus},
+};
 use crate::{identity::SuspensionReason, time::Timestamp, workflow::Progress};
 
 /// A job as its owner may see it.

@@ -40,6 +40,9 @@ const REFRESH_LEASE: Duration = Duration::from_secs(24);
 /// Beside the time for the request, this much of the lease must be left for writing the answer.
 const WRITE_MARGIN: Duration = Duration::from_secs(4);
 
+/// How long to try to write an answer.
+const WRITE_PATIENCE: Duration = Duration::from_mins(2);
+
 /// How long to watch another process refresh, before the job waits without a worker.
 const WATCH: Duration = Duration::from_secs(5);
 
@@ -215,10 +218,17 @@ impl Sessions {
             let answer =
                 self.token_endpoint.refresh(&wanted.owner, &start.refresh_token, &wanted.api).await;
             match answer {
-                Ok(response) => self.finish(&wanted, &grant, obtained_at, response).await?,
+                Ok(response) => {
+                    let access_token = response.access_token.clone();
+                    if self.finish(&wanted, &grant, obtained_at, response).await? {
+                        // Whatever its life and whether it is another one: this is what there is.
+                        return Ok(access_token);
+                    }
+                }
                 Err(failure) => {
-                    let unanswered = failure.presented == Presented::Unanswered;
-                    if unanswered && std::mem::take(&mut grace) {
+                    let again = failure.presented == Presented::Unanswered
+                        && failure.refresh_token != RefreshTokenState::Dead;
+                    if again && std::mem::take(&mut grace) {
                         self.abandon(&wanted, &grant, &start, Some(&failure), None).await?;
                     } else if let Some(error) =
                         self.refused(&wanted, &grant, &start, &failure).await?
@@ -237,24 +247,23 @@ impl Sessions {
         answers && REFRESH_LEASE.saturating_sub(began.elapsed()) >= HTTP_TIMEOUT + WRITE_MARGIN
     }
 
-    /// Writes what the provider answered. If the grant was replaced meanwhile, the answer is worth
-    /// nothing, and the next look finds the new one.
+    /// Writes what the provider answered. False if the grant was replaced meanwhile: the answer is
+    /// worth nothing, and the next look finds the new one.
     async fn finish(
         &self,
         wanted: &Wanted,
         grant: &HeldGrant,
         obtained_at: Timestamp,
         response: TokenResponse,
-    ) -> Result<(), AcquireError> {
+    ) -> Result<bool, AcquireError> {
         let access_token = NewAccessToken {
             scope_set: wanted.scope_set.clone(),
             access_token: response.access_token,
             obtained_at,
             expires_at: response.expires_at,
         };
-        let written = self
-            .store
-            .finish_refresh(
+        let written = patiently(|| {
+            self.store.finish_refresh(
                 wanted.session_id,
                 &wanted.grant,
                 &wanted.owner,
@@ -262,9 +271,10 @@ impl Sessions {
                 &access_token,
                 response.refresh_token.as_ref(),
             )
-            .await?;
+        })
+        .await?;
         tracing::info!(session.id = %wanted.session_id, written, "session refreshed");
-        Ok(())
+        Ok(written)
     }
 
     /// Draws the consequences of a refusal; none if the grant was replaced meanwhile, which is then
@@ -285,9 +295,10 @@ impl Sessions {
             RefreshTokenState::Doubtful => (false, Some(PAUSE_DOUBTFUL)),
             RefreshTokenState::Usable => (false, pause(failure)),
         };
+        let end = || self.store.end_grant(wanted.session_id, &wanted.grant, grant.version);
         if !dead {
             self.abandon(wanted, grant, start, Some(failure), pause).await?;
-        } else if !self.store.end_grant(wanted.session_id, &wanted.grant, grant.version).await? {
+        } else if !patiently(end).await? {
             return Ok(None);
         }
         let session_version = grant.session_version;
@@ -354,6 +365,25 @@ fn pause(failure: &TokenFailure) -> Option<Duration> {
         | Decision::Permanent
         | Decision::RejectAssertion
         | Decision::ForbiddenCaller => None,
+    }
+}
+
+/// Writes in spite of a database that is being restarted. What the provider answered would be lost
+/// otherwise: the only refresh token, or that it is dead. The version fences each try, and a first
+/// one that succeeded without saying so makes the next come to nothing.
+async fn patiently<T, F>(write: impl Fn() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let began = Instant::now();
+    loop {
+        match write().await {
+            Err(StoreError::Database(error)) if began.elapsed() < WRITE_PATIENCE => {
+                tracing::warn!("a refresh is not written yet: {error}");
+                tokio::time::sleep(jittered(Duration::from_millis(500))).await;
+            }
+            written => return written,
+        }
     }
 }
 

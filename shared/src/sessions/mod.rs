@@ -17,7 +17,7 @@ mod initiate;
 mod tests;
 mod turns;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -33,6 +33,9 @@ use crate::{
     storage::SharedStore,
     time::SharedClock,
 };
+
+/// How long the end of a process waits for refreshes: for the answer, and for the database.
+const LAST_REFRESHES: Duration = Duration::from_secs(20);
 
 /// Sessions of one identity provider and one client id.
 #[derive(Debug)]
@@ -75,6 +78,8 @@ impl Sessions {
     /// Waits until no refresh is under way; at the end of a process, after its jobs.
     pub async fn finish_refreshes(&self) {
         self.tasks.close();
-        self.tasks.wait().await;
+        if tokio::time::timeout(LAST_REFRESHES, self.tasks.wait()).await.is_err() {
+            tracing::error!("a refresh could not be written before the process ended");
+        }
     }
 }

@@ -2,16 +2,20 @@
 //!
 //! One more case: an async function that takes a [`TestStore`], and its name in the list at the end.
 
+mod audit;
+mod webhooks;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::json;
 use uuid::Uuid;
 
+use self::{audit::*, webhooks::*};
 use super::*;
 use crate::{
     config::EncryptionKey,
     identity::{AccessToken, AssertionHash, Principal, RefreshToken, SuspensionReason},
-    jobs::{DefinitionName, Job, JobStatus, Suspension},
+    jobs::{Callback, DefinitionName, Job, JobStatus, Suspension},
     time::Timestamp,
     workflow::Progress,
 };
@@ -23,6 +27,8 @@ const MINUTE: Duration = Duration::from_mins(1);
 struct TestStore {
     store: SharedStore,
     database: DatabaseConfig,
+    /// Of the jobs it submits.
+    callback: Option<Callback>,
     _folder: Option<tempfile::TempDir>,
 }
 
@@ -65,7 +71,7 @@ impl TestStore {
     async fn open(url: String, folder: Option<tempfile::TempDir>) -> Self {
         let database = DatabaseConfig { url: url.into(), listen: true, prepared_statements: true };
         let store = open(&database, &ring("a")).await.unwrap();
-        Self { store, database, _folder: folder }
+        Self { store, database, callback: None, _folder: folder }
     }
 
     /// Submits a job that acts with `grant`, if given.
@@ -95,6 +101,7 @@ impl TestStore {
             run_at: None,
             deadline: MINUTE,
             tags: &BTreeMap::from([("order".to_owned(), "4711".to_owned())]),
+            callback: self.callback.as_ref(),
             warnings: &[],
             total_tasks: Some(3),
             traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
@@ -172,6 +179,7 @@ fn record(next: Next) -> Record {
         progress: Progress { tasks: vec!["/do/1/pause".into()], completed: 1, total: Some(3) },
         attempts: 1,
         throttles: 0,
+        calls: Vec::new(),
         next,
     }
 }
@@ -638,4 +646,11 @@ on_both! {
     a_job_that_cannot_be_decrypted_keeps_no_other_from_running
     several_processes_may_open_one_new_database
     an_announcement_is_not_lost_between_looking_and_waiting
+    a_job_tells_its_story_to_its_owner_only
+    what_a_late_worker_does_is_not_told
+    suspension_and_return_are_told_in_pairs
+    the_jobs_of_a_session_are_told_what_becomes_of_its_grant
+    calls_are_recorded_with_what_follows_them
+    a_callback_is_told_what_it_asked_for
+    a_delivery_is_tried_by_one_at_a_time
 }

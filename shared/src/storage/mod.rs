@@ -1,13 +1,15 @@
 //! Rows, leases, transactions, and encryption at rest.
 //!
-//! What can be asked of a database stands in three traits: [`Submissions`] (what the API writes and
-//! reads), [`Queue`] (what a worker claims and records) and [`Grants`] (the tokens of a session).
+//! What can be asked of a database stands in a few traits: [`Submissions`] (what the API writes and
+//! reads), [`Queue`] (what a worker claims and records), [`Grants`] (the tokens of a session),
+//! [`Audit`] (what happened to a job) and [`Webhooks`] (whom to tell of it).
 //! `store/` implements them once, in SQL that both databases speak; `postgres/` and `sqlite/` each
 //! compile it with the little that differs. `conformance` is what either must do.
 //!
 //! Everything about a job is timed by the database's clock: several machines share one queue.
 
 mod announcements;
+mod audit;
 mod cipher;
 #[cfg(test)]
 mod conformance;
@@ -16,6 +18,7 @@ mod postgres;
 mod queue;
 mod sqlite;
 mod submissions;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -23,6 +26,7 @@ use async_trait::async_trait;
 use secrecy::ExposeSecret;
 
 pub use self::{
+    audit::{AUDIT_PAGE, Audit},
     cipher::CipherError,
     grants::{Abandoned, Grants, HeldGrant, HeldToken, NewAccessToken, RefreshStart, SessionState},
     queue::{ClaimedJob, Lease, Next, Queue, Record, Renewed},
@@ -30,12 +34,13 @@ pub use self::{
         Grant, IdempotencyKey, KnownGrant, KnownSession, NewGrant, NewJob, NewTokens, Replay,
         SessionSelector, Submission, Submissions, Submitted,
     },
+    webhooks::{Delivery, Tried, Webhooks},
 };
 use crate::config::{DatabaseConfig, EncryptionConfig};
 
 /// A database with its key ring.
 #[async_trait]
-pub trait Store: Submissions + Queue + Grants {
+pub trait Store: Submissions + Queue + Grants + Audit + Webhooks {
     /// Answers if the database does.
     async fn ping(&self) -> Result<(), StoreError>;
 

@@ -3,13 +3,13 @@
 use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::StoreError;
 use crate::{
     identity::Principal,
-    jobs::{JobStatus, Suspension},
+    jobs::{EventKind, JobStatus, SentCall, Suspension},
     time::Timestamp,
     workflow::Progress,
 };
@@ -112,6 +112,8 @@ pub struct Record {
     pub attempts: u32,
     /// How often the current call was asked to wait.
     pub throttles: u32,
+    /// What was sent since the record before.
+    pub calls: Vec<SentCall>,
     /// What happens next.
     pub next: Next,
 }
@@ -123,6 +125,11 @@ pub enum Next {
     Continue,
     /// Nothing before `due_at`; the lease ends.
     Wait {
+        /// By the database's clock.
+        due_at: Timestamp,
+    },
+    /// As [`Next::Wait`]: then a call that failed is sent again.
+    Retry {
         /// By the database's clock.
         due_at: Timestamp,
     },
@@ -147,10 +154,37 @@ impl Next {
     pub(super) fn status(&self) -> JobStatus {
         match self {
             Self::Continue => JobStatus::Running,
-            Self::Wait { .. } => JobStatus::Waiting,
+            Self::Wait { .. } | Self::Retry { .. } => JobStatus::Waiting,
             Self::Suspend { .. } => JobStatus::Suspended,
             Self::Complete(_) => JobStatus::Completed,
             Self::Fault(_) => JobStatus::Faulted,
         }
+    }
+}
+
+impl Record {
+    /// What its owner is told of it; `status` is what the job's status became.
+    pub(super) fn event(&self, status: JobStatus) -> Option<(EventKind, Value)> {
+        let task = self.progress.tasks.first();
+        Some(match &self.next {
+            Next::Continue => return None,
+            Next::Wait { due_at } => (EventKind::Waiting, json!({ "task": task, "until": due_at })),
+            Next::Retry { due_at } => {
+                (EventKind::CallRetried, json!({ "task": task, "until": due_at }))
+            }
+            Next::Suspend { suspension, .. } if status == JobStatus::Suspended => {
+                let Suspension { reason, api, scopes, .. } = suspension;
+                let missing = json!({ "reason": reason, "api": api, "scopes": scopes });
+                (EventKind::Suspended, json!({ "task": task, "suspension": missing }))
+            }
+            // The user has acted already.
+            Next::Suspend { .. } => (EventKind::Waiting, json!({ "task": task })),
+            Next::Complete(_) => (EventKind::Completed, json!({})),
+            // The document chose the rest of the error, which may be the user's data.
+            Next::Fault(error) => {
+                let status = error.get("status").filter(|status| status.is_number());
+                (EventKind::Faulted, json!({ "error": { "status": status } }))
+            }
+        })
     }
 }

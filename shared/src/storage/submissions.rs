@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{NewAccessToken, SessionState, StoreError};
 use crate::{
     identity::{AssertionHash, Principal, RefreshToken},
-    jobs::{DefinitionName, Job},
+    jobs::{Callback, DefinitionName, Job},
     time::Timestamp,
 };
 
@@ -162,6 +162,8 @@ pub struct NewJob<'a> {
     pub deadline: Duration,
     /// Its submitter's labels.
     pub tags: &'a BTreeMap<String, String>,
+    /// Whom to tell of it.
+    pub callback: Option<&'a Callback>,
     /// What its submitter should know.
     pub warnings: &'a [String],
     /// Countable tasks of its document.

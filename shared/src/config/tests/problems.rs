@@ -58,7 +58,21 @@ const TOML_PROBLEMS: &[(&str, &str, &str)] = &[
         "",
         "[limits] max_deadline: expected an ISO 8601 duration such as `P400D` or `PT12H`",
     ),
-    ("webhooks.hosts = ['a']", "", "[webhooks] hosts: webhooks are not supported yet"),
+    (
+        "webhooks.hosts = ['a']",
+        "",
+        "[webhooks] secret: is required where there are `hosts`: `whsec_` and Base64",
+    ),
+    (
+        "webhooks = { hosts = ['https://a'], secret = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw' }",
+        "",
+        "[webhooks] hosts: expected a list, each a host such as `hooks.example.com` or `localhost:9000`",
+    ),
+    (
+        "webhooks.secret = ['canary-3f1c']",
+        "",
+        "[webhooks] secret: expected `whsec_` and the Base64 of 24 to 64 random bytes",
+    ),
     (
         "retention.finished_days = 1",
         "",

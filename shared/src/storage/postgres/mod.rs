@@ -25,6 +25,52 @@ macro_rules! locked {
     };
 }
 
+/// Inserts the job `$1` with its first event, in one round trip.
+macro_rules! submitted {
+    ($insert:expr) => {
+        concat!(
+            "with submitted as (",
+            $insert,
+            " returning id, revision, created_at)
+             insert into job_events (job_id, sequence, at, kind, data)
+             select id, revision, created_at, 'submitted', '{}' from submitted"
+        )
+    };
+}
+/// Changes the job `$1` under the lease `$2`, with the event `$12` and its data `$13`, the
+/// webhook that was asked for, and the calls `$14`, unless they are null, in one round trip: what
+/// the fence keeps from changing tells nobody of a change.
+macro_rules! recorded {
+    ($set:expr) => {
+        concat!(
+            "with changed as (
+                update jobs set ",
+            $set,
+            ", revision = revision + 1, updated_at = now()
+                where id = $1 and lease_id = $2 and status = 'running'
+                returning id, revision, updated_at, callback_events),
+             told as (
+                insert into job_events (job_id, sequence, at, kind, data)
+                select id, revision, updated_at, $12, $13 from changed where $12::text is not null),
+             asked as (
+                insert into webhook_deliveries (job_id, sequence, due_at)
+                select id, revision, updated_at from changed
+                where callback_events like '%' || $12::text || '%'),
+             called as (
+                insert into job_calls (job_id, sequence, ordinal, at, duration_ms, task, api,
+                                       scopes, method, path, attempt, outcome, status)
+                select id, revision, ordinal, 'epoch'::timestamptz + at * interval '1 microsecond',
+                       duration_ms, task, api, scopes, method, decode(path, 'hex'), attempt,
+                       outcome, status
+                from changed, json_to_recordset($14::json) as call (
+                    ordinal integer, at bigint, duration_ms bigint, task text, api text,
+                    scopes text, method text, path text, attempt integer, outcome text,
+                    status integer))
+             select id from changed"
+        )
+    };
+}
+
 #[path = "../store/mod.rs"]
 mod store;
 
@@ -37,8 +83,10 @@ use sqlx::{
     encode::IsNull,
     error::BoxDynError,
     postgres::{
-        PgArgumentBuffer, PgConnectOptions, PgListener, PgPoolOptions, PgTypeInfo, PgValueRef,
+        PgArgumentBuffer, PgArguments, PgConnectOptions, PgListener, PgPoolOptions, PgRow,
+        PgTypeInfo, PgValueRef,
     },
+    query::Query,
 };
 use uuid::Uuid;
 
@@ -50,7 +98,8 @@ type Db = Postgres;
 /// `= any(array(…))` and not `in (…)`: the planner may run a sub-select of `in` more than once, and
 /// then it locks more rows than the limit says.
 const CLAIM: &str = concat!(
-    "update jobs set status = 'running', worker_id = $1, lease_id = lease_id + 1, due_at = null,
+    "with claimed as (
+     update jobs set status = 'running', worker_id = $1, lease_id = lease_id + 1, due_at = null,
             revision = revision + 1, lease_until = ",
     after!("$3"),
     ", started_at = coalesce(started_at, now()), updated_at = now()
@@ -60,7 +109,11 @@ const CLAIM: &str = concat!(
         order by due_at limit $2
         for update skip locked))
      returning id, lease_id, tenant, subject, session_id, definition, input, checkpoint, created_at,
-               deadline_at, traceparent, updated_at as claimed_at"
+               deadline_at, traceparent, updated_at as claimed_at, revision),
+     started as (
+        insert into job_events (job_id, sequence, at, kind, data)
+        select id, revision, claimed_at, 'started', '{}' from claimed where lease_id = 1)
+     select * from claimed"
 );
 
 /// The channel of `LISTEN`.
@@ -68,6 +121,24 @@ const CHANNEL: &str = "errand_jobs";
 
 async fn begin(pool: &Pool<Db>) -> Result<Transaction<'static, Db>, sqlx::Error> {
     pool.begin().await
+}
+
+/// Claims due jobs, each with an event if it never ran before.
+async fn claim_due(
+    pool: &Pool<Db>,
+    worker: Uuid,
+    limit: i64,
+    lease_micros: i64,
+) -> Result<Vec<PgRow>, sqlx::Error> {
+    sqlx::query(CLAIM).bind(worker).bind(limit).bind(lease_micros).fetch_all(pool).await
+}
+
+/// Executes what is one statement here; returns how many rows it is about.
+async fn execute_all(
+    pool: &Pool<Db>,
+    query: Query<'static, Db, PgArguments>,
+) -> Result<u64, sqlx::Error> {
+    Ok(query.execute(pool).await?.rows_affected())
 }
 
 fn ids(ids: &[Uuid]) -> Vec<Uuid> {

@@ -25,6 +25,51 @@ macro_rules! locked {
     };
 }
 
+/// Inserts the job `$1` with its first event: two statements, for a transaction.
+macro_rules! submitted {
+    ($insert:expr) => {
+        concat!(
+            $insert,
+            ";
+             insert into job_events (job_id, sequence, at, kind, data)
+             select id, revision, created_at, 'submitted', '{}' from jobs where id = $1"
+        )
+    };
+}
+/// Changes the job `$1` under the lease `$2`, after the event `$12` with its data `$13`, the
+/// webhook that was asked for, and the calls `$14`, unless they are null: several statements with
+/// one fence, for a transaction.
+macro_rules! recorded {
+    ($set:expr) => {
+        concat!(
+            "insert into job_events (job_id, sequence, at, kind, data)
+             select id, revision + 1, ",
+            now!(),
+            ", $12, $13 from jobs
+             where id = $1 and lease_id = $2 and status = 'running' and $12 is not null;
+             insert into webhook_deliveries (job_id, sequence, due_at)
+             select id, revision + 1, ",
+            now!(),
+            " from jobs
+             where id = $1 and lease_id = $2 and status = 'running'
+               and callback_events like '%' || $12 || '%';
+             insert into job_calls (job_id, sequence, ordinal, at, duration_ms, task, api, scopes,
+                                    method, path, attempt, outcome, status)
+             select jobs.id, revision + 1, value ->> 'ordinal', value ->> 'at',
+                    value ->> 'duration_ms', value ->> 'task', value ->> 'api',
+                    value ->> 'scopes', value ->> 'method', unhex(value ->> 'path'),
+                    value ->> 'attempt', value ->> 'outcome', value ->> 'status'
+             from jobs, json_each($14)
+             where jobs.id = $1 and lease_id = $2 and status = 'running';
+             update jobs set ",
+            $set,
+            ", revision = revision + 1, updated_at = ",
+            now!(),
+            " where id = $1 and lease_id = $2 and status = 'running'"
+        )
+    };
+}
+
 #[path = "../store/mod.rs"]
 mod store;
 
@@ -32,12 +77,13 @@ use std::{fs, io, path::Path, str::FromStr, sync::Arc, time::Duration};
 
 use secrecy::ExposeSecret;
 use sqlx::{
-    Decode, Encode, Pool, Sqlite, Transaction, Type,
+    Decode, Encode, Pool, Row, Sqlite, Transaction, Type,
     encode::IsNull,
     error::BoxDynError,
+    query::Query,
     sqlite::{
-        SqliteArgumentsBuffer, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions,
-        SqliteSynchronous, SqliteTypeInfo, SqliteValueRef,
+        SqliteArguments, SqliteArgumentsBuffer, SqliteConnectOptions, SqliteJournalMode,
+        SqlitePoolOptions, SqliteRow, SqliteSynchronous, SqliteTypeInfo, SqliteValueRef,
     },
 };
 use uuid::Uuid;
@@ -68,6 +114,43 @@ const CLAIM: &str = concat!(
 /// whatever the busy timeout.
 async fn begin(pool: &Pool<Db>) -> Result<Transaction<'static, Db>, sqlx::Error> {
     pool.begin_with("begin immediate").await
+}
+
+/// Claims due jobs, each with an event if it never ran before.
+async fn claim_due(
+    pool: &Pool<Db>,
+    worker: Uuid,
+    limit: i64,
+    lease_micros: i64,
+) -> Result<Vec<SqliteRow>, sqlx::Error> {
+    let mut transaction = begin(pool).await?;
+    let claim = sqlx::query(CLAIM).bind(worker).bind(limit).bind(lease_micros);
+    let claimed = claim.fetch_all(&mut *transaction).await?;
+    if claimed.is_empty() {
+        return Ok(claimed);
+    }
+    let claimed_ids: Result<Vec<Uuid>, _> = claimed.iter().map(|row| row.try_get("id")).collect();
+    sqlx::query(concat!(
+        "insert into job_events (job_id, sequence, at, kind, data)
+         select id, revision, updated_at, 'started', '{}' from jobs where lease_id = 1 and id ",
+        among!("$1")
+    ))
+    .bind(ids(&claimed_ids?))
+    .execute(&mut *transaction)
+    .await?;
+    transaction.commit().await?;
+    Ok(claimed)
+}
+
+/// Executes what are several statements here as one; returns how many rows they changed.
+async fn execute_all(
+    pool: &Pool<Db>,
+    query: Query<'static, Db, SqliteArguments>,
+) -> Result<u64, sqlx::Error> {
+    let mut transaction = begin(pool).await?;
+    let executed = query.execute(&mut *transaction).await?;
+    transaction.commit().await?;
+    Ok(executed.rows_affected())
 }
 
 fn ids(ids: &[Uuid]) -> String {

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     identity::{AccessToken, Principal, RefreshToken},
+    jobs::EventKind,
     storage::{
         Abandoned, Grants, HeldGrant, HeldToken, NewAccessToken, NewTokens, RefreshStart,
         StoreError, cipher::Place,
@@ -148,6 +149,8 @@ impl Grants for Database {
             return Ok(false);
         }
         self.put_access_token(&mut transaction, session_id, api, owner, access_token).await?;
+        let scope_set = &access_token.scope_set;
+        self.tell_of_session(&mut transaction, session_id, EventKind::Refreshed, scope_set).await?;
         transaction.commit().await?;
         Ok(true)
     }

@@ -1,16 +1,19 @@
 //! The store, in SQL that both databases speak.
 //!
 //! This file is compiled twice, as a module of `postgres` and of `sqlite`. What differs comes from
-//! there: the types `Db` and `Ids`, `begin`, `ids`, `CLAIM`, and the macros `now!` (the database's
-//! clock), `after!` (that many microseconds from now), `among!` (is one of the ids) and `locked!`
-//! (lock the selected rows).
+//! there: the type `Db`, `begin`, `ids`, `claim_due`, `execute_all`, and the macros `now!` (the
+//! database's clock), `after!` (that many microseconds from now), `among!` (is one of the ids),
+//! `locked!` (lock the selected rows), `recorded!` and `submitted!` (a change of a job with the
+//! rows that tell of it).
 
+mod audit;
 mod grants;
 mod queue;
 mod submissions;
+mod webhooks;
 
 use async_trait::async_trait;
-use sqlx::Pool;
+use sqlx::{Pool, Row};
 use uuid::Uuid;
 
 use super::{Db, announcements::Announcements};
@@ -102,6 +105,11 @@ fn word<T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>>(
     text: &str,
 ) -> Result<T, sqlx::Error> {
     text.parse().map_err(|error: T::Err| sqlx::Error::Decode(error.into()))
+}
+
+/// The ids that a change returned.
+fn read_ids(rows: &[<Db as sqlx::Database>::Row]) -> Result<Vec<Uuid>, sqlx::Error> {
+    rows.iter().map(|row| row.try_get("id")).collect()
 }
 
 fn micros(length: std::time::Duration) -> i64 {

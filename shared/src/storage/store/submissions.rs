@@ -1,19 +1,20 @@
 use async_trait::async_trait;
 use aws_lc_rs::{digest, rand};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde_json::json;
 use sqlx::{Row, Transaction};
 use uuid::Uuid;
 
 use super::{
     super::{Db, begin},
-    Database, from_json, job_place, micros, to_json, word,
+    Database, from_json, job_place, micros, read_ids, to_json, word,
 };
 use crate::{
     identity::{AssertionHash, Principal},
-    jobs::{DefinitionName, Job},
+    jobs::{DefinitionName, EventKind, Job},
     storage::{
-        Grant, IdempotencyKey, KnownGrant, KnownSession, NewGrant, NewJob, Replay, SessionSelector,
-        StoreError, Submission, Submissions, Submitted,
+        Grant, IdempotencyKey, KnownGrant, KnownSession, NewGrant, NewJob, NewTokens, Replay,
+        SessionSelector, StoreError, Submission, Submissions, Submitted,
     },
     workflow::Progress,
 };
@@ -111,11 +112,15 @@ impl Submissions for Database {
             }
             Some(Grant::New(grant)) => {
                 let id = self.write_grant(&mut transaction, submission.owner, grant).await?;
-                wake_suspended(&mut transaction, id).await?;
+                self.wake_suspended(&mut transaction, id).await?;
                 Some(id)
             }
         };
         self.insert_job(&mut transaction, submission.owner, session_id, &submission.job).await?;
+        // After the job: it is told of what happened in its lifetime.
+        if let (Some(Grant::New(grant)), Some(id)) = (submission.grant, session_id) {
+            self.tell_of_exchange(&mut transaction, id, grant).await?;
+        }
         if let Some(key) = &submission.idempotency
             && !self.insert_key(&mut transaction, submission.owner, key, submission.job.id).await?
         {
@@ -132,7 +137,8 @@ impl Submissions for Database {
     async fn replace_grant(&self, owner: &Principal, grant: &NewGrant) -> Result<(), StoreError> {
         let mut transaction = begin(&self.writer).await?;
         let id = self.write_grant(&mut transaction, owner, grant).await?;
-        wake_suspended(&mut transaction, id).await?;
+        self.tell_of_exchange(&mut transaction, id, grant).await?;
+        self.wake_suspended(&mut transaction, id).await?;
         transaction.commit().await?;
         Ok(())
     }
@@ -239,24 +245,32 @@ impl Database {
         job: &NewJob<'_>,
     ) -> Result<(), StoreError> {
         let progress = Progress { total: job.total_tasks, ..Progress::default() };
-        sqlx::query(concat!(
+        let callback = job
+            .callback
+            .map(|callback| self.seal_json(job_place(job.id, "callback", owner), &callback.url));
+        let callback_events = job.callback.map(|callback| {
+            let words: Vec<&str> = callback.events.iter().map(|kind| kind.as_str()).collect();
+            words.join(" ")
+        });
+        sqlx::query(submitted!(concat!(
             "insert into jobs (id, tenant, subject, session_id, status, due_at, namespace,
                                name, version, definition, input, progress, tags, warnings,
-                               traceparent, created_at, updated_at, deadline_at)
+                               traceparent, callback, callback_events, created_at, updated_at,
+                               deadline_at)
              values ($1, $2, $3, $4, 'pending',
                      -- A time that has passed is no way to the front of the queue.
                      case when $5 > ",
             now!(),
             " then $5 else ",
             now!(),
-            " end, $6, $7, $8, $9, $10, $11, $12, $13, $14, ",
+            " end, $6, $7, $8, $9, $10, $11, $12, $13, $14, $16, $17, ",
             now!(),
             ", ",
             now!(),
             ", ",
             after!("$15"),
             ")"
-        ))
+        )))
         .bind(job.id)
         .bind(&owner.tenant)
         .bind(&owner.subject)
@@ -272,6 +286,8 @@ impl Database {
         .bind(to_json(&job.warnings))
         .bind(job.traceparent)
         .bind(micros(job.deadline))
+        .bind(callback)
+        .bind(callback_events)
         .execute(&mut **transaction)
         .await?;
         Ok(())
@@ -312,6 +328,40 @@ impl Database {
         .execute(&mut **transaction)
         .await?;
         Ok(inserted.rows_affected() == 1)
+    }
+
+    async fn tell_of_exchange(
+        &self,
+        transaction: &mut Transaction<'_, Db>,
+        session_id: Uuid,
+        grant: &NewGrant,
+    ) -> Result<(), StoreError> {
+        for NewTokens { access_token, .. } in &grant.tokens {
+            let scope_set = &access_token.scope_set;
+            self.tell_of_session(transaction, session_id, EventKind::Exchanged, scope_set).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes every suspended job of the session due. After the session's row was written, so that a
+    /// job being suspended at this moment either is seen here or sees the new grant.
+    async fn wake_suspended(
+        &self,
+        transaction: &mut Transaction<'_, Db>,
+        session_id: Uuid,
+    ) -> Result<(), StoreError> {
+        let woken = sqlx::query(concat!(
+            "update jobs set status = 'waiting', suspension = null, revision = revision + 1,
+                    due_at = ",
+            now!(),
+            ", updated_at = ",
+            now!(),
+            " where session_id = $1 and status = 'suspended' returning id"
+        ))
+        .bind(session_id)
+        .fetch_all(&mut **transaction)
+        .await?;
+        self.tell(transaction, &read_ids(&woken)?, EventKind::Resumed, &json!({})).await
     }
 
     fn read_job(
@@ -384,25 +434,6 @@ async fn find_for_update(
     };
     let row = query.fetch_optional(&mut **transaction).await?;
     Ok(row.map(|row| row.try_get("id")).transpose()?)
-}
-
-/// Makes every suspended job of the session due. After the session's row was written, so that a job
-/// being suspended at this moment either is seen here or sees the new grant.
-async fn wake_suspended(
-    transaction: &mut Transaction<'_, Db>,
-    session_id: Uuid,
-) -> Result<(), StoreError> {
-    sqlx::query(concat!(
-        "update jobs set status = 'waiting', suspension = null, revision = revision + 1, due_at = ",
-        now!(),
-        ", updated_at = ",
-        now!(),
-        " where session_id = $1 and status = 'suspended'"
-    ))
-    .bind(session_id)
-    .execute(&mut **transaction)
-    .await?;
-    Ok(())
 }
 
 /// Returns a key that nobody can guess and that says nothing about the user's token: 128 random bits.
