@@ -67,10 +67,9 @@ pub(crate) fn uninitiated(
     error: &InitiateError,
     caller: &Caller,
     identity: &IdentityConfig,
-    api: &DownstreamApi,
 ) -> Problem {
     match error {
-        InitiateError::Refused(failure) => refused(failure, caller, identity, api),
+        InitiateError::Refused { api, source } => refused(source, caller, identity, api),
         InitiateError::NoRefreshToken => {
             tracing::error!("no refresh token: grant `offline_access` to Errand's registration");
             Problem::new(

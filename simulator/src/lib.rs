@@ -6,6 +6,7 @@
 //! Nobody proves who they are to `token_url`, so it must never be anything but loopback.
 //!
 //! - `tenant/`: discovery, keys, token endpoint
+//! - `realm/`: another provider, which has nothing of Entra: token exchange (RFC 8693)
 //! - `partner/`: the downstream APIs
 //! - `router.rs`: every route
 //! - `simulator.rs`: start, stop, and what tests can see and change
@@ -17,6 +18,7 @@ mod error;
 mod jwt;
 mod options;
 mod partner;
+mod realm;
 mod registration;
 mod router;
 mod server;
@@ -29,5 +31,6 @@ pub use answer::{HttpAnswer, Reply, ScriptedAnswer};
 pub use error::StartError;
 pub use options::{Options, TlsFiles};
 pub use partner::PartnerCall;
+pub use realm::RealmRequest;
 pub use simulator::{Description, Simulator};
 pub use tenant::{ClientAuthentication, TenantLog, TokenRequest, UserTokenRequest};

@@ -9,6 +9,7 @@ use crate::{
     error::StartError,
     options::Options,
     partner::{Partner, PartnerCall},
+    realm::{Realm, RealmRequest},
     registration::Registration,
     router::router,
     server::{self, Server},
@@ -20,6 +21,7 @@ use crate::{
 pub struct Simulator {
     description: Description,
     tenant: Arc<Tenant>,
+    realm: Arc<Realm>,
     partner: Arc<Partner>,
     server: Server,
 }
@@ -66,9 +68,10 @@ impl Simulator {
 
         let tenant = Arc::new(Tenant::new(origin, registration, certificate, &options));
         let partner = Arc::new(Partner::new(Arc::clone(&tenant)));
-        let router = router(Arc::clone(&tenant), Arc::clone(&partner));
+        let realm = Arc::new(Realm::new(Arc::clone(&tenant)));
+        let router = router(Arc::clone(&tenant), Arc::clone(&realm), Arc::clone(&partner));
         let server = Server::start(listener, tls, router).map_err(listen_error)?;
-        Ok(Self { description: Description::of(&tenant), tenant, partner, server })
+        Ok(Self { description: Description::of(&tenant), tenant, realm, partner, server })
     }
 
     /// Where everything is, and Errand's credential.
@@ -153,6 +156,36 @@ impl Simulator {
     /// Sets the clock of tenant and partner ahead, for tests that do so with Errand's.
     pub fn advance_clock(&self, by: Duration) {
         self.tenant.clock.advance(by);
+    }
+}
+
+/// The other provider: a generic one, with token exchange. Client id and secret are the tenant's; the
+/// audience of an API is the first part of its scope at the tenant, its scope the last.
+impl Simulator {
+    /// `http(s)://localhost:PORT/realms/acme`.
+    pub fn realm_authority(&self) -> String {
+        self.realm.issuer()
+    }
+
+    /// A fresh token of `user` for Errand.
+    pub fn realm_user_token(&self, user: &str) -> String {
+        self.realm.user_token(user)
+    }
+
+    /// The claims of a user token, to be changed and [signed](Self::sign).
+    pub fn realm_user_claims(&self, user: &str) -> Value {
+        self.realm.user_claims(user)
+    }
+
+    /// Requests to its token and revocation endpoints in the order of their arrival. Answers of the
+    /// token endpoint are [scripted](Self::script_token_answer) like the tenant's.
+    pub fn realm_requests(&self) -> Vec<RealmRequest> {
+        self.realm.log().clone()
+    }
+
+    /// Ends every sign-in: no refresh token issued so far is good any more.
+    pub fn end_realm_sessions(&self) {
+        self.realm.end_sessions();
     }
 }
 

@@ -32,7 +32,10 @@ pub use issued_tokens::UserTokenRequest;
 pub use log::{TenantLog, TokenRequest};
 
 use self::refresh_tokens::RefreshTokens;
-pub(crate) use self::{client_certificate::ClientCertificate, entra_error::EntraError};
+pub(crate) use self::{
+    client_authentication::Credential, client_certificate::ClientCertificate,
+    entra_error::EntraError,
+};
 use crate::{
     answer::{Reply, ScriptedAnswer, Withheld},
     clock::Clock,
@@ -99,6 +102,11 @@ impl Tenant {
         format!("{}/{tid}/v2.0", self.origin)
     }
 
+    /// Issuer of the other provider on this listener.
+    pub(crate) fn realm_issuer(&self) -> String {
+        format!("{}/realms/acme", self.origin)
+    }
+
     pub(crate) fn keys(&self) -> MutexGuard<'_, SigningKeys> {
         self.keys.lock().expect("nobody panics while holding it")
     }
@@ -121,7 +129,7 @@ impl Tenant {
     }
 
     /// The answer in store for the next token request; the usual one if there is none.
-    fn next_script(&self) -> ScriptedAnswer {
+    pub(crate) fn next_script(&self) -> ScriptedAnswer {
         let mut scripts = self.scripts.lock().expect("nobody panics while holding it");
         scripts.pop_front().unwrap_or_else(|| Reply::Usual.into())
     }

@@ -26,13 +26,14 @@ impl User {
         }
     }
 
-    /// Whom a token names that the tenant issued, in its v1 or v2 form.
+    /// Whom a token names that the tenant issued, in its v1 or v2 form, or the realm.
     pub(crate) fn of_token(token: &Jwt) -> Self {
         let names = ["preferred_username", "unique_name"];
         let username =
             names.map(|claim| token.text(claim)).into_iter().find(|name| !name.is_empty());
+        let ids = ["oid", "sub"].map(|claim| token.text(claim));
         Self {
-            oid: token.text("oid").to_owned(),
+            oid: ids.into_iter().find(|id| !id.is_empty()).unwrap_or_default().to_owned(),
             name: token.text("name").to_owned(),
             preferred_username: username.unwrap_or_default().to_owned(),
             tid: token.text("tid").to_owned(),

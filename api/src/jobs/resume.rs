@@ -29,9 +29,9 @@ pub(crate) async fn resume(
     };
     state
         .sessions
-        .resume(&caller, session_key, api)
+        .resume(&caller, session_key, api, &state.downstream_apis)
         .await
-        .map_err(|error| refusal::uninitiated(&error, &caller, &state.identity, api))?;
+        .map_err(|error| refusal::uninitiated(&error, &caller, &state.identity))?;
     let job = load(&state, id, &caller.principal).await?;
     Ok(accepted(job, &state.public_url))
 }

@@ -12,8 +12,10 @@ use errand_shared::{
     config::DownstreamApi,
     identity::Caller,
     jobs::DefinitionName,
+    sessions::Initiated,
     storage::{IdempotencyKey, NewJob, Replay, Submission, Submitted},
     telemetry::child_traceparent,
+    time::Timestamp,
     workflow::parse::parse_json,
 };
 use uuid::Uuid;
@@ -69,7 +71,7 @@ async fn store(
     idempotency: Option<IdempotencyKey<'_>>,
     traceparent: &str,
 ) -> Result<Uuid, Problem> {
-    let api = first_api(state, caller, request)?;
+    let apis = apis(state, caller, request)?;
     let name = DefinitionName {
         namespace: request.workflow.namespace().to_owned(),
         name: request.workflow.name().to_owned(),
@@ -78,16 +80,15 @@ async fn store(
     let id = Uuid::now_v7();
     for _ in 0..SESSION_ATTEMPTS {
         // Kept until the job is stored: others who want the same session wait for it.
-        let initiated = match api {
-            None => None,
-            Some(api) => Some(
-                state
-                    .sessions
-                    .initiate(caller, request.session_key.as_deref(), api)
-                    .await
-                    .map_err(|error| refusal::uninitiated(&error, caller, &state.identity, api))?,
-            ),
+        let initiated = if apis.is_empty() {
+            None
+        } else {
+            let initiating = state.sessions.initiate(caller, request.session_key.as_deref(), &apis);
+            let refused = |error| refusal::uninitiated(&error, caller, &state.identity);
+            Some(initiating.await.map_err(refused)?)
         };
+        let ends_at = initiated.as_ref().and_then(Initiated::ends_at);
+        let warnings = warnings(ends_at, state.clock.now() + request.deadline);
         let submission = Submission {
             owner: &caller.principal,
             grant: initiated.as_ref().map(|initiated| initiated.grant()),
@@ -101,7 +102,7 @@ async fn store(
                 deadline: request.deadline,
                 tags: &request.tags,
                 callback: request.callback.as_ref(),
-                warnings: &[],
+                warnings: &warnings,
                 total_tasks: request.workflow.total(),
                 traceparent,
             },
@@ -121,14 +122,13 @@ async fn store(
     Err(Problem::unavailable("The session is being changed by somebody else.", 1))
 }
 
-/// Returns the API that the caller's token is exchanged for, if the document names one; the caller
-/// must be allowed to name each.
-fn first_api<'a>(
+/// Returns the APIs that the document names, in its order; the caller must be allowed to name each.
+fn apis<'a>(
     state: &'a AppState,
     caller: &Caller,
     request: &Request,
-) -> Result<Option<&'a DownstreamApi>, Problem> {
-    let mut first = None;
+) -> Result<Vec<&'a DownstreamApi>, Problem> {
+    let mut apis = Vec::new();
     for name in request.workflow.apis() {
         // The check has refused names that are not configured.
         let Some(api) = state.downstream_apis.get(name) else { continue };
@@ -137,9 +137,21 @@ fn first_api<'a>(
             let detail = format!("The token has none of the scopes that `{name}` takes.");
             return Err(refusal::insufficient_scope(&detail, required));
         }
-        first = first.or(Some(api));
+        apis.push(api);
     }
-    Ok(first)
+    Ok(apis)
+}
+
+/// What the submitter should know about a sign-in that may end before the job does.
+fn warnings(sign_in_ends_at: Option<Timestamp>, deadline: Timestamp) -> Vec<String> {
+    let ends_early = sign_in_ends_at.filter(|ends_at| *ends_at < deadline);
+    let warning = ends_early.map(|ends_at| {
+        format!(
+            "The identity provider issued no refresh token: from {ends_at} on, a call of this job \
+             waits until its user signs in again and resumes it."
+        )
+    });
+    warning.into_iter().collect()
 }
 
 async fn answer(state: &AppState, id: Uuid, caller: &Caller) -> Result<Response, Problem> {

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use url::Url;
 
 use super::{
-    AssertionAlgorithm, CertificateFile, ClientCertificate, ClientCredential, ManagedIdentity,
-    ManagedIdentitySource, environment::Platform, section::Section,
+    AssertionAlgorithm, CertificateFile, ClientCertificate, ClientCredential, Dialect, KeyId,
+    ManagedIdentity, ManagedIdentitySource, environment::Platform, section::Section,
 };
 
 /// Kinds of `CredentialSource` (Microsoft.Identity.Abstractions) that Errand has a word for.
@@ -14,12 +14,22 @@ const SUPPORTED: &str = "`ClientSecret`, `Path`, `SignedAssertionFilePath` or \
                          `SignedAssertionFromManagedIdentity`";
 
 /// Reads `client_credentials`, then `client_secret`, which is short for one of them.
-pub(super) fn read(identity: &Section, platform: &Platform) -> Vec<ClientCredential> {
+pub(super) fn read(
+    identity: &Section,
+    platform: &Platform,
+    dialect: Option<&Dialect>,
+) -> Vec<ClientCredential> {
     let send_x5c = identity.boolean("send_x5c").unwrap_or(false);
+    let key_id = match dialect {
+        None | Some(Dialect::Entra { .. }) => KeyId::Omitted,
+        Some(Dialect::TokenExchange { .. }) => KeyId::Thumbprint,
+    };
     let listed = identity.listed_sections("client_credentials");
     let nothing_given = listed.is_empty();
-    let mut credentials: Vec<_> =
-        listed.iter().filter_map(|section| credential(section, platform, send_x5c)).collect();
+    let mut credentials: Vec<_> = listed
+        .iter()
+        .filter_map(|section| credential(section, platform, send_x5c, &key_id))
+        .collect();
     if nothing_given && identity.get("client_secret_file").is_none() {
         let what = format!("at least one, whose `source_type` is {SUPPORTED}");
         if identity.text("client_secret").is_none() {
@@ -30,11 +40,16 @@ pub(super) fn read(identity: &Section, platform: &Platform) -> Vec<ClientCredent
     credentials
 }
 
-fn credential(section: &Section, platform: &Platform, send_x5c: bool) -> Option<ClientCredential> {
+fn credential(
+    section: &Section,
+    platform: &Platform,
+    send_x5c: bool,
+    key_id: &KeyId,
+) -> Option<ClientCredential> {
     let source = section.required("source_type", section.text("source_type"), SUPPORTED)?;
     let credential = match source.to_ascii_lowercase().as_str() {
         "clientsecret" => section.required_secret("client_secret", "the secret").map(secret),
-        "path" => certificate(section, send_x5c).map(ClientCredential::Certificate),
+        "path" => certificate(section, send_x5c, key_id).map(ClientCredential::Certificate),
         "signedassertionfilepath" => {
             let path = section.text("signed_assertion_file_path");
             let path = path.or(platform.federated_token_file.as_deref());
@@ -66,7 +81,11 @@ fn secret(secret: String) -> ClientCredential {
     ClientCredential::Secret(secret.into())
 }
 
-fn certificate(section: &Section, send_x5c: bool) -> Option<ClientCertificate> {
+fn certificate(
+    section: &Section,
+    send_x5c: bool,
+    default_key_id: &KeyId,
+) -> Option<ClientCertificate> {
     let certificate_path = section.text("certificate_path").map(PathBuf::from);
     let what = "the certificate's file, PEM or PKCS#12";
     let certificate_path = section.required("certificate_path", certificate_path, what);
@@ -79,6 +98,9 @@ fn certificate(section: &Section, send_x5c: bool) -> Option<ClientCertificate> {
             _ => None,
         })
         .unwrap_or(AssertionAlgorithm::Ps256);
+
+    let key_id = section.text("key_id").map(|id| KeyId::Named(id.to_owned()));
+    let key_id = key_id.unwrap_or_else(|| default_key_id.clone());
 
     let certificate_path = certificate_path?;
     let file = if password.is_some() || is_pkcs12(&certificate_path) {
@@ -94,7 +116,7 @@ fn certificate(section: &Section, send_x5c: bool) -> Option<ClientCertificate> {
         let private_key_path = private_key_path.unwrap_or_else(|| certificate_path.clone());
         CertificateFile::Pem { certificate_path, private_key_path }
     };
-    Some(ClientCertificate { file, algorithm, send_x5c })
+    Some(ClientCertificate { key_id, file, algorithm, send_x5c })
 }
 
 fn is_pkcs12(path: &Path) -> bool {

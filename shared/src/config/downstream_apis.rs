@@ -1,9 +1,9 @@
 //! `[downstream_apis.NAME]`, in JSON `DownstreamApis:NAME`
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    DownstreamApi, DownstreamApis, RetryConfig, address::with_trailing_slash,
+    Dialect, DownstreamApi, DownstreamApis, RetryConfig, address::with_trailing_slash,
     identity::extra_token_parameters, section::Section,
 };
 
@@ -13,7 +13,12 @@ const OPENID_SCOPES: [&str; 4] = ["openid", "profile", "email", "offline_access"
 /// Whose scopes may be written without their resource (Microsoft identity platform).
 const MICROSOFT_GRAPH: &str = "https://graph.microsoft.com";
 
-pub(super) fn read(root: &Section, allow_insecure_http: bool) -> DownstreamApis {
+/// Without `dialect` by the rules of Entra's.
+pub(super) fn read(
+    root: &Section,
+    allow_insecure_http: bool,
+    dialect: Option<&Dialect>,
+) -> DownstreamApis {
     let sections = root.named_sections("downstream_apis");
     let apis = sections.into_iter().filter_map(|(name, section)| {
         let is_name = (1..=64).contains(&name.len())
@@ -22,17 +27,22 @@ pub(super) fn read(root: &Section, allow_insecure_http: bool) -> DownstreamApis 
             let message = "expected a name of at most 64 letters, digits, `.`, `_` and `-`";
             section.problem_of_itself(message);
         }
-        Some((name, read_one(&section, allow_insecure_http)?))
+        let api = read_one(&name, &section, allow_insecure_http, dialect)?;
+        Some((name, api))
     });
     apis.collect()
 }
 
-fn read_one(section: &Section, allow_insecure_http: bool) -> Option<DownstreamApi> {
+fn read_one(
+    name: &str,
+    section: &Section,
+    allow_insecure_http: bool,
+    dialect: Option<&Dialect>,
+) -> Option<DownstreamApi> {
     let base_url = section.url("base_url", allow_insecure_http).map(with_trailing_slash);
     let base_url = section.required("base_url", base_url, "the address that all calls go below");
-    let scopes = section.texts("scopes");
-    let scopes = section.required("scopes", scopes, "what a token for this API is asked with");
-    check_scopes(section, scopes.as_deref().unwrap_or_default());
+    let extra_token_parameters = extra_token_parameters(section, dialect);
+    let scopes = scopes(section, dialect, &extra_token_parameters);
     let required_scopes = section.texts("required_scopes").unwrap_or_default();
     let seconds =
         |key, default| section.seconds(key, 1..=3600).unwrap_or(Duration::from_secs(default));
@@ -46,10 +56,10 @@ fn read_one(section: &Section, allow_insecure_http: bool) -> Option<DownstreamAp
         section.number("max_response_bytes", 1..=1_073_741_824).unwrap_or(1_048_576);
     let retry = retry(&section.section("retry"));
     let honours_idempotency_key = section.boolean("honours_idempotency_key").unwrap_or(false);
-    let extra_token_parameters = extra_token_parameters(section);
     section.only("max_concurrency", 0);
     section.finish();
     Some(DownstreamApi {
+        name: name.to_owned(),
         base_url: base_url?,
         scopes: scopes?,
         required_scopes,
@@ -78,7 +88,30 @@ fn retry(section: &Section) -> RetryConfig {
     config
 }
 
-/// A token is for one resource: a request with scopes of two is refused (AADSTS28000), and so is
+fn scopes(
+    section: &Section,
+    dialect: Option<&Dialect>,
+    extra: &BTreeMap<String, String>,
+) -> Option<Vec<String>> {
+    let scopes = section.texts("scopes");
+    let names_target = ["audience", "resource"].iter().any(|name| extra.contains_key(*name));
+    match dialect {
+        Some(Dialect::TokenExchange { .. }) if names_target => Some(scopes.unwrap_or_default()),
+        Some(Dialect::TokenExchange { .. }) => {
+            let what = "what a token for this API is asked with, unless `extra_token_parameters` \
+                        has its `audience` or `resource`";
+            section.required("scopes", scopes, what)
+        }
+        None | Some(Dialect::Entra { .. }) => {
+            let what = "what a token for this API is asked with";
+            let scopes = section.required("scopes", scopes, what);
+            check_scopes(section, scopes.as_deref().unwrap_or_default());
+            scopes
+        }
+    }
+}
+
+/// At Entra a token is for one resource: a request with scopes of two is refused (AADSTS28000), and so is
 /// one with `.default` and other scopes (AADSTS70011).
 fn check_scopes(section: &Section, scopes: &[String]) {
     let scopes: Vec<_> =

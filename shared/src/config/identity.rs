@@ -6,7 +6,7 @@ use url::Url;
 use uuid::Uuid;
 
 use super::{
-    ClientAuthentication, IdentityConfig, Tenant,
+    ClientAuthentication, Dialect, IdentityConfig, RefreshRequest, Tenant,
     address::{is_loopback, with_trailing_slash},
     client_credentials,
     environment::Platform,
@@ -15,8 +15,11 @@ use super::{
 
 const DEFAULT_INSTANCE: &str = "https://login.microsoftonline.com/";
 
-/// Form fields of a token request that Errand sets itself.
-const OWN_PARAMETERS: [&str; 10] = [
+/// What a user's token is by default (RFC 8693 3).
+const ACCESS_TOKEN_TYPE: &str = "urn:ietf:params:oauth:token-type:access_token";
+
+/// Form fields of a token request that Errand sets itself, in any dialect.
+const OWN_PARAMETERS: [&str; 11] = [
     "assertion",
     "client_assertion",
     "client_assertion_type",
@@ -26,7 +29,8 @@ const OWN_PARAMETERS: [&str; 10] = [
     "claims",
     "refresh_token",
     "requested_token_use",
-    "scope",
+    "subject_token",
+    "subject_token_type",
 ];
 
 /// `None`, reported, without what has no default.
@@ -36,18 +40,7 @@ pub(super) fn read(
     allow_insecure_http: bool,
     api_beyond_loopback: bool,
 ) -> Option<IdentityConfig> {
-    check_dialect(section);
-    let instance = section.url("instance", allow_insecure_http).map_or_else(
-        || Url::parse(DEFAULT_INSTANCE).expect("the constant is a URL"),
-        with_trailing_slash,
-    );
-    if api_beyond_loopback && is_loopback(&instance) {
-        section.problem(
-            "instance",
-            "an API that listens beyond loopback takes no authority on loopback, such as the simulator",
-        );
-    }
-    let tenant = tenant(section);
+    let dialect = dialect(section, allow_insecure_http, api_beyond_loopback);
     let client_id = section.parsed("client_id", "the id of Errand's app registration", |text| {
         text.chars()
             .all(|c| c.is_ascii_graphic() && !"[]<>{}\"".contains(c))
@@ -68,18 +61,20 @@ pub(super) fn read(
         })
         .unwrap_or(ClientAuthentication::Post);
     let allowed_clients = section.texts("allowed_clients").unwrap_or_default();
-    let client_credentials = client_credentials::read(section, platform);
-    let extra_token_parameters = extra_token_parameters(section);
+    let client_credentials = client_credentials::read(section, platform, dialect.as_ref());
+    let extra_token_parameters = extra_token_parameters(section, dialect.as_ref());
     let consent_redirect_uri = section.url("consent_redirect_uri", allow_insecure_http);
     section.only("keep_alive_days", 30);
     section.finish();
 
-    let client_id = client_id?;
+    let (client_id, dialect) = (client_id?, dialect?);
+    let own_audiences = || match &dialect {
+        Dialect::Entra { .. } => vec![client_id.clone(), format!("api://{client_id}")],
+        Dialect::TokenExchange { .. } => vec![client_id.clone()],
+    };
     Some(IdentityConfig {
-        instance,
-        tenant: tenant?,
-        audiences: audiences
-            .unwrap_or_else(|| vec![client_id.clone(), format!("api://{client_id}")]),
+        audiences: audiences.unwrap_or_else(own_audiences),
+        dialect,
         client_id,
         required_scopes,
         allowed_clients,
@@ -90,17 +85,58 @@ pub(super) fn read(
     })
 }
 
-fn check_dialect(section: &Section) {
-    match section.text("dialect") {
-        None | Some("entra") => {}
-        Some("token-exchange") => {
-            section.problem("dialect", "`dialect = \"token-exchange\"` is not supported yet");
+fn dialect(
+    section: &Section,
+    allow_insecure_http: bool,
+    api_beyond_loopback: bool,
+) -> Option<Dialect> {
+    let not_on_loopback = |key: &str, url: &Url| {
+        if api_beyond_loopback && is_loopback(url) {
+            let message = "an API that listens beyond loopback takes no authority on loopback, \
+                           such as the simulator";
+            section.problem(key, message);
         }
-        Some(_) => section.problem("dialect", "expected `\"entra\"`"),
+    };
+    if section.text("dialect") == Some("token-exchange") {
+        for key in ["instance", "tenant_id", "allowed_tenants"] {
+            section.only_of_dialect(key, "entra");
+        }
+        let authority = section.url("authority", allow_insecure_http).map(with_trailing_slash);
+        let what = "the issuer, below which `.well-known/openid-configuration` is found";
+        let authority = section.required("authority", authority, what)?;
+        not_on_loopback("authority", &authority);
+        return Some(Dialect::TokenExchange {
+            authority,
+            subject_token_type: section
+                .text("subject_token_type")
+                .unwrap_or(ACCESS_TOKEN_TYPE)
+                .to_owned(),
+            refresh: refresh_request(section),
+        });
+    }
+    if section.text("dialect").is_some_and(|word| word != "entra") {
+        section.problem("dialect", "expected `\"entra\"` or `\"token-exchange\"`");
     }
     for key in ["authority", "subject_token_type", "refresh"] {
-        section.refuse(key);
+        section.only_of_dialect(key, "token-exchange");
     }
+    let instance = section.url("instance", allow_insecure_http).map_or_else(
+        || Url::parse(DEFAULT_INSTANCE).expect("the constant is a URL"),
+        with_trailing_slash,
+    );
+    not_on_loopback("instance", &instance);
+    Some(Dialect::Entra { instance, tenant: tenant(section)? })
+}
+
+fn refresh_request(section: &Section) -> RefreshRequest {
+    let expected = "`\"offline_access\"`, `\"requested_type\"` or `\"none\"`";
+    let request = section.parsed("refresh", expected, |text| match text {
+        "offline_access" => Some(RefreshRequest::OfflineAccess),
+        "requested_type" => Some(RefreshRequest::RequestedType),
+        "none" => Some(RefreshRequest::None),
+        _ => None,
+    });
+    request.unwrap_or(RefreshRequest::OfflineAccess)
 }
 
 fn tenant(section: &Section) -> Option<Tenant> {
@@ -143,10 +179,26 @@ fn tenant(section: &Section) -> Option<Tenant> {
     }
 }
 
-/// `extra_token_parameters` of any section.
-pub(super) fn extra_token_parameters(section: &Section) -> BTreeMap<String, String> {
+/// `extra_token_parameters` of any section; without `dialect` the rules of Entra's.
+///
+/// In the token-exchange dialect a refresh has no `scope` of its own, so one may be given here; an
+/// exchange has, and that one counts.
+pub(super) fn extra_token_parameters(
+    section: &Section,
+    dialect: Option<&Dialect>,
+) -> BTreeMap<String, String> {
     let parameters = section.text_table("extra_token_parameters");
-    for name in parameters.keys().filter(|name| OWN_PARAMETERS.contains(&name.as_str())) {
+    let is_own = |name: &str| {
+        let by_dialect = match dialect {
+            None | Some(Dialect::Entra { .. }) => name == "scope",
+            Some(Dialect::TokenExchange { refresh: RefreshRequest::RequestedType, .. }) => {
+                name == "requested_token_type"
+            }
+            Some(Dialect::TokenExchange { .. }) => false,
+        };
+        by_dialect || OWN_PARAMETERS.contains(&name)
+    };
+    for name in parameters.keys().filter(|name| is_own(name)) {
         section.problem("extra_token_parameters", format!("Errand sets `{name}` itself"));
     }
     parameters
@@ -156,21 +208,6 @@ pub(super) fn extra_token_parameters(section: &Section) -> BTreeMap<String, Stri
 fn guid(text: &str) -> Option<String> {
     let guid = Uuid::try_parse(text).ok()?.hyphenated().to_string();
     guid.eq_ignore_ascii_case(text).then_some(guid)
-}
-
-impl IdentityConfig {
-    /// Returns the authority of a tenant (its id, `organizations` or `common`), with a trailing
-    /// slash: `https://login.microsoftonline.com/TENANT/`.
-    pub fn authority_for(&self, tenant: &str) -> Url {
-        let mut authority = self.instance.clone();
-        authority
-            .path_segments_mut()
-            .expect("an https URL has a path")
-            .pop_if_empty()
-            .push(tenant)
-            .push("");
-        authority
-    }
 }
 
 impl Tenant {

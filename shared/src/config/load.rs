@@ -69,7 +69,8 @@ fn read(root: &Section, platform: &Platform) -> Option<Config> {
         allow_insecure_http,
         api_beyond_loopback,
     );
-    let downstream_apis = downstream_apis::read(root, allow_insecure_http);
+    let dialect = identity.as_ref().map(|identity| &identity.dialect);
+    let downstream_apis = downstream_apis::read(root, allow_insecure_http, dialect);
     let webhooks = webhooks::read(&root.section("webhooks"), allow_insecure_http);
     let workflows = workflows::read(&root.section("workflows"));
     let limits = limits::read(&root.section("limits"));

@@ -120,13 +120,11 @@ pub struct WorkerConfig {
 /// Who signs users in, and who Errand is towards that party.
 #[derive(Debug, Clone)]
 pub struct IdentityConfig {
-    /// `instance`, default `https://login.microsoftonline.com/`; with the trailing slash.
-    pub instance: Url,
-    /// `tenant_id`
-    pub tenant: Tenant,
+    /// `dialect`, `"entra"` (default) or `"token-exchange"`.
+    pub dialect: Dialect,
     /// `client_id`: Errand's own.
     pub client_id: String,
-    /// `audiences`, default `client_id` and `api://client_id`.
+    /// `audiences`, default `client_id` and, at Entra, `api://client_id`.
     pub audiences: Vec<String>,
     /// `required_scopes`, default `["Jobs.ReadWrite"]`: any of them must be in `scp`.
     pub required_scopes: Vec<String>,
@@ -140,6 +138,38 @@ pub struct IdentityConfig {
     pub extra_token_parameters: BTreeMap<String, String>,
     /// `consent_redirect_uri`, default none: where a consent link sends the user afterwards.
     pub consent_redirect_uri: Option<Url>,
+}
+
+/// How the identity provider is spoken to, with what only that way knows.
+#[derive(Debug, Clone)]
+pub enum Dialect {
+    /// Microsoft Entra: On-Behalf-Of (RFC 7523 with `requested_token_use`).
+    Entra {
+        /// `instance`, default `https://login.microsoftonline.com/`; with the trailing slash.
+        instance: Url,
+        /// `tenant_id`
+        tenant: Tenant,
+    },
+    /// Any OpenID provider with token exchange (RFC 8693).
+    TokenExchange {
+        /// `authority`, with the trailing slash: the discovery document is found below it.
+        authority: Url,
+        /// `subject_token_type`, default an access token's: what users' tokens are.
+        subject_token_type: String,
+        /// `refresh`
+        refresh: RefreshRequest,
+    },
+}
+
+/// How a refresh token is asked for in an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefreshRequest {
+    /// `"offline_access"` (default): by that scope.
+    OfflineAccess,
+    /// `"requested_type"`: by `requested_token_type`.
+    RequestedType,
+    /// `"none"`: not at all; a session lives as long as its access token.
+    None,
 }
 
 /// Whose users may come.
@@ -182,6 +212,8 @@ pub enum ClientCredential {
 /// A certificate whose key signs Errand's assertions.
 #[derive(Debug, Clone)]
 pub struct ClientCertificate {
+    /// `key_id`: how the provider finds the key.
+    pub key_id: KeyId,
     /// Where it is.
     pub file: CertificateFile,
     /// `algorithm`, `"PS256"` (default) or `"RS256"`.
@@ -189,6 +221,17 @@ pub struct ClientCertificate {
     /// `send_x5c` of `[identity]`, default false: send the certificate along, so that the provider
     /// can recognise it by subject name and issuer.
     pub send_x5c: bool,
+}
+
+/// `kid` of a client assertion (RFC 7515 4.1.4).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyId {
+    /// None, the default at Entra: it knows keys by their certificates.
+    Omitted,
+    /// The key's own thumbprint (RFC 7638), the default in the token-exchange dialect.
+    Thumbprint,
+    /// As configured.
+    Named(String),
 }
 
 /// The file format of a certificate.
@@ -248,9 +291,12 @@ pub type DownstreamApis = BTreeMap<String, DownstreamApi>;
 /// An API that jobs may call as the user.
 #[derive(Debug, Clone)]
 pub struct DownstreamApi {
+    /// Its name in the configuration.
+    pub name: String,
     /// `base_url`, with the trailing slash: calls go below it and nowhere else.
     pub base_url: Url,
-    /// `scopes` that a token for it is asked with; at least one.
+    /// `scopes` that a token for it is asked with; at least one, unless the token-exchange dialect
+    /// names the API by `audience` or `resource`.
     pub scopes: Vec<String>,
     /// `required_scopes`, default none: the caller's own token must hold one of these to name this API.
     pub required_scopes: Vec<String>,

@@ -30,6 +30,13 @@ impl Section<'_> {
         }
     }
 
+    /// Refuses `key`, which only the other dialect knows, unless it is absent or empty.
+    pub(super) fn only_of_dialect(&self, key: &str, dialect: &str) {
+        if self.get(key).is_some_and(|node| !is_empty(node)) {
+            self.problem(key, format!("only with `dialect = \"{dialect}\"`"));
+        }
+    }
+
     /// Refuses any number at `key` but `default`.
     pub(super) fn only(&self, key: &str, default: i64) {
         let Some(node) = self.get(key) else { return };
@@ -45,5 +52,9 @@ impl Section<'_> {
 }
 
 fn is_empty(node: &Node) -> bool {
-    matches!(&node.content, Content::Scalar(Value::String(text)) if text.trim().is_empty())
+    match &node.content {
+        Content::Scalar(Value::String(text)) => text.trim().is_empty(),
+        Content::List(items) => items.is_empty(),
+        Content::Scalar(_) | Content::Table(_) => false,
+    }
 }

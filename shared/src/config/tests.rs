@@ -44,6 +44,20 @@ fn load_json(text: &str, variables: &[(&str, &str)]) -> Result<Config, String> {
     load_as("appsettings.json", text, variables)
 }
 
+fn instance(config: &Config) -> &Url {
+    match &config.identity.dialect {
+        Dialect::Entra { instance, .. } => instance,
+        Dialect::TokenExchange { authority, .. } => panic!("{authority}"),
+    }
+}
+
+fn tenant(config: Config) -> Tenant {
+    match config.identity.dialect {
+        Dialect::Entra { tenant, .. } => tenant,
+        Dialect::TokenExchange { authority, .. } => panic!("{authority}"),
+    }
+}
+
 #[test]
 fn the_reference_file_is_complete_and_says_the_defaults() {
     let reference = include_str!("../../../docs/errand.toml");
@@ -66,7 +80,7 @@ fn the_reference_file_is_complete_and_says_the_defaults() {
         (format!("{:?}", config.limits), format!("{:?}", defaults.limits)),
         (format!("{:?}", config.workflows), format!("{:?}", defaults.workflows)),
         (format!("{:?}", config.api.listen), format!("{:?}", defaults.api.listen)),
-        (format!("{:?}", config.identity.instance), format!("{:?}", defaults.identity.instance)),
+        (instance(&config).to_string(), instance(&defaults).to_string()),
         (
             config.database.url.expose_secret().to_owned(),
             defaults.database.url.expose_secret().to_owned(),
@@ -117,7 +131,8 @@ const APPSETTINGS: &str = r#"{
 fn an_existing_appsettings_json_works() {
     let config = load_json(APPSETTINGS, &[]).unwrap();
     let identity = &config.identity;
-    assert_eq!(identity.tenant, Tenant::Single("11111111-2222-3333-4444-55555555555a".into()));
+    let own = Tenant::Single("11111111-2222-3333-4444-55555555555a".into());
+    assert_eq!(tenant(config.clone()), own);
     assert_eq!(identity.audiences, ["api://errand", "errand"]);
     assert_eq!(identity.required_scopes, ["access_as_user", "Jobs.Read"]);
     assert!(matches!(
@@ -244,7 +259,7 @@ fn a_file_that_is_missing_or_broken_is_named() {
 fn tenants_beside_one_need_an_allow_list() {
     let multiple = |allowed: &str| {
         load_toml(&toml_with("", allowed), &[("ERRAND__IDENTITY__TENANT_ID", "organizations")])
-            .map(|config| config.identity.tenant)
+            .map(tenant)
     };
     assert!(multiple("").unwrap_err().contains("[identity] allowed_tenants: with `organizations`"));
     assert!(multiple("allowed_tenants = ['*', '*']").is_err());
@@ -259,19 +274,66 @@ fn tenants_beside_one_need_an_allow_list() {
     );
 }
 
+/// A configuration for any OpenID provider.
+fn token_exchange_with(identity: &str, api: &str) -> String {
+    format!(
+        "encryption.keys = ['{KEY}']\n[identity]\ndialect = 'token-exchange'\n\
+         authority = 'https://idp.example/realms/acme'\nclient_id = 'errand'\n\
+         client_secret = '{CANARY}'\n{identity}\n\
+         [downstream_apis.P]\nbase_url = 'https://p.example'\n{api}\n"
+    )
+}
+
 #[test]
-fn an_authority_is_built_from_instance_and_tenant() {
-    let config =
-        load_toml(&toml_with("", "instance = 'https://login.example/cloud'"), &[]).unwrap();
-    let identity = config.identity;
-    assert_eq!(
-        identity.authority_for(identity.tenant.segment()).as_str(),
-        format!("https://login.example/cloud/{TENANT}/")
-    );
-    assert_eq!(
-        identity.authority_for("a/../b").as_str(),
-        "https://login.example/cloud/a%2F..%2Fb/"
-    );
+fn any_openid_provider_is_named_by_its_authority() {
+    let config = load_toml(&token_exchange_with("", "scopes = ['read', 'other/write']"), &[]);
+    let identity = config.unwrap().identity;
+    assert_eq!(identity.audiences, ["errand"]);
+    let Dialect::TokenExchange { authority, subject_token_type, refresh } = identity.dialect else {
+        panic!("another dialect")
+    };
+    assert_eq!(authority.as_str(), "https://idp.example/realms/acme/");
+    assert_eq!(subject_token_type, "urn:ietf:params:oauth:token-type:access_token");
+    assert_eq!(refresh, RefreshRequest::OfflineAccess);
+
+    let by_audience = "extra_token_parameters = { audience = 'p', scope = 'kept' }";
+    let config = load_toml(&token_exchange_with("refresh = 'none'", by_audience), &[]).unwrap();
+    assert!(config.downstream_apis["P"].scopes.is_empty());
+    assert!(matches!(
+        config.identity.dialect,
+        Dialect::TokenExchange { refresh: RefreshRequest::None, .. }
+    ));
+}
+
+#[test]
+fn what_does_not_fit_a_token_exchange_is_named() {
+    let scopes = "scopes = ['read']";
+    for (identity, api, expected) in [
+        ("tenant_id = 'x'", scopes, "[identity] tenant_id: only with `dialect = \"entra\"`"),
+        ("instance = 'https://x'", scopes, "[identity] instance: only with `dialect = \"entra\"`"),
+        (
+            "refresh = 'always'",
+            scopes,
+            "[identity] refresh: expected `\"offline_access\"`, `\"requested_type\"` or `\"none\"`",
+        ),
+        (
+            "",
+            "",
+            "[downstream_apis.P] scopes: is required: what a token for this API is asked with, \
+             unless `extra_token_parameters` has its `audience` or `resource`",
+        ),
+        (
+            "refresh = 'requested_type'\nextra_token_parameters.requested_token_type = 'x'",
+            scopes,
+            "[identity] extra_token_parameters: Errand sets `requested_token_type` itself",
+        ),
+    ] {
+        let error = load_toml(&token_exchange_with(identity, api), &[]).map(|_| ()).unwrap_err();
+        assert_eq!(error, format!("errand.toml: {expected}"));
+    }
+    let without = token_exchange_with("", scopes).replace("authority =", "client_secret_file =");
+    let error = load_toml(&without, &[]).map(|_| ()).unwrap_err();
+    assert!(error.contains("[identity] authority: is required: the issuer"), "{error}");
 }
 
 #[test]

@@ -1,8 +1,6 @@
-//! The addresses of the identity provider.
+//! The addresses of Entra, which follow from cloud and tenant.
 
 use url::Url;
-
-use crate::config::IdentityConfig;
 
 /// The two generations of Entra's tokens and metadata; `ver` in a token says which it is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,8 +16,8 @@ pub(super) struct Authority {
 }
 
 impl Authority {
-    pub(super) fn of(config: &IdentityConfig) -> Self {
-        Self { instance: config.instance.clone() }
+    pub(super) fn new(instance: Url) -> Self {
+        Self { instance }
     }
 
     /// Where the metadata of `version` is published (OpenID Connect Discovery 1.0, 4).

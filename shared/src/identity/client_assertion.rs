@@ -5,7 +5,10 @@ use base64::{
     Engine,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
-use jsonwebtoken::{Algorithm, Header};
+use jsonwebtoken::{
+    Algorithm, Header,
+    jwk::{Jwk, ThumbprintHash},
+};
 use secrecy::SecretString;
 use serde::Serialize;
 use url::Url;
@@ -16,7 +19,7 @@ use super::{
     client_credential::{CredentialError, unusable},
 };
 use crate::{
-    config::{AssertionAlgorithm, ClientCertificate},
+    config::{AssertionAlgorithm, ClientCertificate, KeyId},
     time::Timestamp,
 };
 
@@ -73,6 +76,14 @@ fn header(certificate: &ClientCertificate, pair: &KeyPair) -> Header {
             Header { x5t: thumbprint(&SHA1_FOR_LEGACY_USE_ONLY), ..Header::new(Algorithm::RS256) }
         }
     };
+    header.kid = match &certificate.key_id {
+        KeyId::Omitted => None,
+        // A key that has no public form cannot sign either, and is reported then.
+        KeyId::Thumbprint => Jwk::from_encoding_key(&pair.private_key, header.alg)
+            .and_then(|key| key.thumbprint(ThumbprintHash::SHA256))
+            .ok(),
+        KeyId::Named(id) => Some(id.clone()),
+    };
     // The certificate alone, without its issuers, as MSAL sends it.
     header.x5c = certificate.send_x5c.then(|| vec![STANDARD.encode(&pair.certificate)]);
     header
@@ -90,19 +101,24 @@ mod tests {
     /// An assertion signed with a new key, whose certificate has the bytes `der`: only thumbprints
     /// of it are sent.
     struct Signed {
+        key: TestKey,
         assertion: String,
         another: String,
         public_key: DecodingKey,
     }
 
     async fn signed(algorithm: AssertionAlgorithm, send_x5c: bool) -> Signed {
+        signed_naming(KeyId::Omitted, algorithm, send_x5c).await
+    }
+
+    async fn signed_naming(key_id: KeyId, algorithm: AssertionAlgorithm, send_x5c: bool) -> Signed {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("client.pem");
         let key = TestKey::generate("client");
         let certificate = pem::Pem::new("CERTIFICATE", b"der".to_vec());
         std::fs::write(&path, key.private_key_pem() + &pem::encode(&certificate)).unwrap();
         let file = CertificateFile::Pem { certificate_path: path.clone(), private_key_path: path };
-        let certificate = ClientCertificate { file, algorithm, send_x5c };
+        let certificate = ClientCertificate { key_id, file, algorithm, send_x5c };
 
         let endpoint = "https://login.example/t/oauth2/v2.0/token".parse().unwrap();
         let now = Timestamp::from_seconds(1_700_000_000).unwrap();
@@ -115,6 +131,7 @@ mod tests {
             another: assertions.remove(1),
             assertion: assertions.remove(0),
             public_key: DecodingKey::from_jwk(&key.public_key()).unwrap(),
+            key,
         }
     }
 
@@ -155,6 +172,21 @@ mod tests {
             assert_eq!(header.x5t, sha_1);
             assert_eq!(header.x5c, None);
         }
+    }
+
+    #[tokio::test]
+    async fn a_key_is_named_by_its_own_thumbprint_or_as_configured() {
+        let algorithm = AssertionAlgorithm::Ps256;
+        let key_id = |signed: &Signed| jsonwebtoken::decode_header(&signed.assertion).unwrap().kid;
+        assert_eq!(key_id(&signed(algorithm, false).await), None);
+        let named = signed_naming(KeyId::Named("k-1".to_owned()), algorithm, false).await;
+        assert_eq!(key_id(&named).as_deref(), Some("k-1"));
+        let signed = signed_naming(KeyId::Thumbprint, algorithm, false).await;
+        // RFC 7638 3: the required members in alphabetical order, without white space.
+        let public = signed.key.published(&serde_json::json!({}));
+        let members = format!(r#"{{"e":{},"kty":"RSA","n":{}}}"#, public["e"], public["n"]);
+        let digest = digest::digest(&SHA256, members.as_bytes());
+        assert_eq!(key_id(&signed), Some(URL_SAFE_NO_PAD.encode(digest)));
     }
 
     #[tokio::test]

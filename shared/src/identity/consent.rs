@@ -3,19 +3,20 @@
 use url::Url;
 
 use super::{Scopes, authority::Authority};
-use crate::config::{DownstreamApi, IdentityConfig};
+use crate::config::{Dialect, DownstreamApi, IdentityConfig};
 
 /// The page on which a user of `tenant` can consent to the scopes of `api`.
 ///
 /// `None` unless `consent_redirect_uri` is configured: without it the provider would end on an error
-/// page. There is no `state`: the redirect brings nothing that Errand would act upon; the user
+/// page. `None` in the token-exchange dialect: there consent is between the user and the provider. There is no `state`: the redirect brings nothing that Errand would act upon; the user
 /// resumes the job afterwards.
 ///
 /// Source: RFC 6749 4.1.1; OpenID Connect Core 3.1.2.1 (`prompt=consent`).
 pub fn consent_url(config: &IdentityConfig, tenant: &str, api: &DownstreamApi) -> Option<Url> {
+    let Dialect::Entra { instance, .. } = &config.dialect else { return None };
     let redirect_uri = config.consent_redirect_uri.as_ref()?;
     let scope = Scopes::new(&api.scopes).ok()?.parameter();
-    let mut url = Authority::of(config).authorization_endpoint(tenant);
+    let mut url = Authority::new(instance.clone()).authorization_endpoint(tenant);
     url.query_pairs_mut()
         .append_pair("client_id", &config.client_id)
         .append_pair("response_type", "code")

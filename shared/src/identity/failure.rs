@@ -1,14 +1,17 @@
 //! What a failed token request means: the one decision table.
 //!
-//! `decide` goes from what is sure to what is vague: HTTP status, `error`, claims, `suberror`,
-//! AADSTS number, and the default of `error`. To add a word, add it in `oauth_error` and follow the
+//! `decide` goes from what is sure to what is vague: HTTP status, `error`, at Entra claims,
+//! `suberror` and AADSTS number, and the default of `error`. To add a word, add it in `oauth_error` and follow the
 //! compiler.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::oauth_error::{CodeMeaning, ErrorWord, OAuthError, Suberror};
+use super::{
+    grant::GrantKind,
+    oauth_error::{CodeMeaning, ErrorWord, OAuthError, Suberror},
+};
 
 /// How often a [`Decision::RetryFew`] is followed, slowly, before its last resort.
 pub const FEW_RETRIES: u32 = 3;
@@ -141,15 +144,6 @@ pub enum Presented {
     NotProcessed,
 }
 
-/// Which grant failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum FailedGrant {
-    /// An exchange of the caller's token, while the caller waits.
-    JwtBearer,
-    /// A refresh.
-    RefreshToken,
-}
-
 /// What came instead of a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Outcome {
@@ -206,14 +200,14 @@ impl Verdict {
     }
 
     /// An exchange involves no refresh token; what would kill one refuses the caller's token.
-    pub(super) fn for_grant(self, grant: FailedGrant) -> Self {
+    pub(super) fn for_grant(self, grant: GrantKind) -> Self {
         let revoked = Decision::SuspendForUser { reason: SuspensionReason::SessionRevoked };
-        match grant {
-            FailedGrant::RefreshToken => self,
-            FailedGrant::JwtBearer if self.decision == revoked => {
-                Self::of(Decision::RejectAssertion)
-            }
-            FailedGrant::JwtBearer => self.with(RefreshTokenState::Usable),
+        if !grant.is_exchange() {
+            self
+        } else if self.decision == revoked {
+            Self::of(Decision::RejectAssertion)
+        } else {
+            self.with(RefreshTokenState::Usable)
         }
     }
 }
@@ -234,7 +228,7 @@ const DEAD: Verdict = Verdict::user(SuspensionReason::SessionRevoked).with(Refre
 ///
 /// Source: RFC 6749 5.2; MSAL's classification of errors; Entra "authentication and authorization
 /// error codes".
-pub(super) fn decide(grant: FailedGrant, outcome: &Outcome) -> Verdict {
+pub(super) fn decide(grant: GrantKind, outcome: &Outcome) -> Verdict {
     let verdict = match outcome {
         Outcome::NotSent | Outcome::NoAnswer => RETRY,
         Outcome::Answer { status: 429, retry_after, .. } => {
@@ -247,7 +241,11 @@ pub(super) fn decide(grant: FailedGrant, outcome: &Outcome) -> Verdict {
             Verdict::of(Decision::RetryFew { then: LastResort::Operator })
         }
         Outcome::Answer { retry_after, error: Some(error), .. } => {
-            by_error(grant, error, *retry_after)
+            if grant.is_entra() {
+                by_entra_error(grant, error, *retry_after)
+            } else {
+                by_standard_error(grant, error.word(), *retry_after)
+            }
         }
     };
     verdict.for_grant(grant)
@@ -257,7 +255,48 @@ const fn retry(after: Option<Duration>) -> Verdict {
     Verdict::of(Decision::Retry { after })
 }
 
-fn by_error(grant: FailedGrant, error: &OAuthError, retry_after: Option<Duration>) -> Verdict {
+/// What the standards say, and no provider's extensions: of any provider but Entra.
+///
+/// The status is not looked at: some answer 403 to a dead refresh token. In an exchange, a word that
+/// can be about the caller's token is taken to be: RFC 8693 has no better one than `invalid_request`
+/// for it, and the operator finds the description in the log.
+///
+/// Source: RFC 6749 5.2; RFC 8693 2.2.2; OpenID Connect Core 3.1.2.6.
+fn by_standard_error(grant: GrantKind, word: ErrorWord, retry_after: Option<Duration>) -> Verdict {
+    let is_exchange = grant.is_exchange();
+    match word {
+        ErrorWord::TemporarilyUnavailable
+        | ErrorWord::ServerError
+        | ErrorWord::RequestTimeout
+        | ErrorWord::SlowDown
+        | ErrorWord::RequestThrottled => retry(retry_after),
+        ErrorWord::InvalidClient => OPERATOR.holding(Gate::ClientAndTenant),
+        // Dead at once: a provider that rotates strictly has revoked the whole family.
+        ErrorWord::InvalidGrant => DEAD,
+        ErrorWord::InvalidRequest
+        | ErrorWord::InvalidToken
+        | ErrorWord::UnauthorizedClient
+        | ErrorWord::AccessDenied
+            if is_exchange =>
+        {
+            Verdict::of(Decision::RejectAssertion)
+        }
+        ErrorWord::InvalidRequest => PERMANENT,
+        ErrorWord::UnauthorizedClient | ErrorWord::UnsupportedGrantType => OPERATOR,
+        ErrorWord::InvalidScope | ErrorWord::InvalidResource | ErrorWord::InvalidTarget => {
+            API_CONFIGURATION
+        }
+        ErrorWord::ConsentRequired => CONSENT,
+        ErrorWord::InteractionRequired | ErrorWord::LoginRequired | ErrorWord::AccessDenied => {
+            INTERACTION
+        }
+        ErrorWord::InvalidToken | ErrorWord::Unknown => {
+            Verdict::of(Decision::RetryFew { then: LastResort::Permanent })
+        }
+    }
+}
+
+fn by_entra_error(grant: GrantKind, error: &OAuthError, retry_after: Option<Duration>) -> Verdict {
     if error.is_request_loop() {
         return Verdict::of(Decision::RetrySlow);
     }
@@ -286,7 +325,7 @@ fn by_error(grant: FailedGrant, error: &OAuthError, retry_after: Option<Duration
             refined.unwrap_or(API_CONFIGURATION)
         }
         ErrorWord::InvalidRequest | ErrorWord::UnsupportedGrantType => refined.unwrap_or(PERMANENT),
-        ErrorWord::Unknown => {
+        ErrorWord::InvalidToken | ErrorWord::Unknown => {
             refined.unwrap_or(Verdict::of(Decision::RetryFew { then: LastResort::Permanent }))
         }
     }
@@ -327,8 +366,8 @@ fn by_suberror(error: &OAuthError) -> Option<Verdict> {
     }
 }
 
-fn by_code(grant: FailedGrant, error: &OAuthError) -> Option<Verdict> {
-    let is_exchange = grant == FailedGrant::JwtBearer;
+fn by_code(grant: GrantKind, error: &OAuthError) -> Option<Verdict> {
+    let is_exchange = grant.is_exchange();
     match error.code_meaning()? {
         // There was no assertion in a refresh: then the number says nothing.
         CodeMeaning::AssertionRefused => {

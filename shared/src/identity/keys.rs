@@ -27,6 +27,11 @@ impl IssuerTemplate {
     pub(super) fn for_tenant(&self, tenant: &str) -> String {
         self.0.replace(TENANT_PLACEHOLDER, tenant)
     }
+
+    /// The issuer as it is published.
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// All keys of one metadata document.

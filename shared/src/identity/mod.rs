@@ -2,13 +2,15 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | [`verifier`] | who calls: the checks of an incoming access token, over `compact_token`, `claims`, `keys`, `key_cache` |
-//! | [`token_endpoint`] | how a token is got: `grant` fills the form, `client_credential` proves who Errand is (over `client_assertion`, `certificate_file`, `managed_identity`), `token_request` sends it, `token_response` reads a good answer |
+//! | [`verifier`] | who calls: the checks of an incoming access token, over `compact_token`, `issuers` (whose signature), `rules` (what it must say), `claims`, `keys`, `key_cache` |
+//! | [`token_endpoint`] | how a token is got: `endpoints` knows where, `grant` fills the form, `client_credential` proves who Errand is (over `client_assertion`, `certificate_file`, `managed_identity`), `token_request` sends it, `token_response` reads a good answer |
 //! | [`failure`] | what a bad answer means: the one decision table, over the words of `oauth_error` |
 //! | [`scopes`], [`consent`] | what is asked for, and where a user agrees to it |
 //! | [`principal`], [`secret`] | whose token it is; tokens that cannot be printed |
 //!
-//! The dialect is Microsoft Entra's On-Behalf-Of (RFC 7523 with `requested_token_use`).
+//! There are two dialects ([`Dialect`](crate::config::Dialect)): Microsoft Entra's On-Behalf-Of (RFC
+//! 7523 with `requested_token_use`), and token exchange (RFC 8693) at any OpenID provider. Each of
+//! `issuers`, `rules`, `endpoints`, `grant` and `failure` says in one place how they differ.
 
 mod authority;
 mod bounded_body;
@@ -18,14 +20,17 @@ mod client_assertion;
 mod client_credential;
 mod compact_token;
 pub mod consent;
+mod endpoints;
 pub mod failure;
 mod grant;
+mod issuers;
 mod key_cache;
 mod keys;
 mod managed_identity;
 mod oauth_error;
 pub mod principal;
 mod redaction;
+mod rules;
 pub mod scopes;
 pub mod secret;
 #[cfg(test)]

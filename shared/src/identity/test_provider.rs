@@ -21,7 +21,8 @@ use serde_json::{Value, json};
 use url::Url;
 
 use crate::config::{
-    ClientAuthentication, ClientCredential, DownstreamApi, IdentityConfig, RetryConfig, Tenant,
+    ClientAuthentication, ClientCredential, Dialect, DownstreamApi, IdentityConfig, RefreshRequest,
+    RetryConfig, Tenant,
 };
 
 pub(super) const TENANT: &str = "8f1c0000-0000-4000-8000-000000000001";
@@ -140,6 +141,21 @@ impl TestProvider {
         );
     }
 
+    /// Publishes the metadata of a provider that is not Entra, for the path segment `realm`.
+    pub(super) fn publish_openid_metadata(&self, changes: &Value) {
+        let instance = &self.instance;
+        let mut document = json!({
+            "issuer": format!("{instance}realm"),
+            "jwks_uri": format!("{instance}keys"),
+            "token_endpoint": format!("{instance}realm/token"),
+            "revocation_endpoint": format!("{instance}realm/revoke"),
+        });
+        for (name, value) in changes.as_object().unwrap() {
+            document[name] = value.clone();
+        }
+        self.publish("/realm/.well-known/openid-configuration", document);
+    }
+
     pub(super) fn publish_keys(&self, keys: &[Value]) {
         self.publish("/keys", json!({ "keys": keys }));
     }
@@ -188,8 +204,7 @@ fn document(shared: &Mutex<Shared>, uri: &Uri) -> Response {
 
 pub(super) fn configuration(instance: Url) -> IdentityConfig {
     IdentityConfig {
-        instance,
-        tenant: Tenant::Single(TENANT.to_owned()),
+        dialect: Dialect::Entra { instance, tenant: Tenant::Single(TENANT.to_owned()) },
         client_id: CLIENT_ID.to_owned(),
         audiences: vec![CLIENT_ID.to_owned(), format!("api://{CLIENT_ID}")],
         required_scopes: vec!["Jobs.ReadWrite".to_owned()],
@@ -201,8 +216,22 @@ pub(super) fn configuration(instance: Url) -> IdentityConfig {
     }
 }
 
+/// For any OpenID provider that publishes its metadata for the path segment `realm`.
+pub(super) fn token_exchange(instance: &Url, refresh: RefreshRequest) -> IdentityConfig {
+    IdentityConfig {
+        dialect: Dialect::TokenExchange {
+            authority: instance.join("realm/").unwrap(),
+            subject_token_type: "urn:ietf:params:oauth:token-type:access_token".to_owned(),
+            refresh,
+        },
+        audiences: vec![CLIENT_ID.to_owned()],
+        ..configuration(instance.clone())
+    }
+}
+
 pub(super) fn downstream_api() -> DownstreamApi {
     DownstreamApi {
+        name: "PartnerAPI".to_owned(),
         base_url: "https://partnerapi.example.com/".parse().unwrap(),
         scopes: vec!["api://partner-api-id/read".to_owned()],
         required_scopes: Vec::new(),

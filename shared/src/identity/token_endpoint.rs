@@ -2,23 +2,21 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use tokio::time::{self, Instant};
-use url::form_urlencoded;
-use uuid::Uuid;
+use tokio::time;
+use url::{Url, form_urlencoded};
 
 use super::{
-    authority::{Authority, Version},
     client_credential::{ClientCredential, Proof},
-    failure::{FailedGrant, TokenFailure},
+    endpoints::{DiscoveryError, Endpoints},
+    failure::{Outcome, TokenFailure},
     grant::Grant,
     principal::Principal,
-    scopes::Scopes,
     secret::{RefreshToken, UserAssertion},
-    token_request::{Failed, Request, chain, headers, read, unsent},
+    token_request::{Failed, Request, chain, headers, read, read_revocation, unsent},
     token_response::TokenResponse,
 };
 use crate::{
-    config::{DownstreamApi, IdentityConfig},
+    config::{Dialect, DownstreamApi, IdentityConfig},
     http,
     time::SharedClock,
 };
@@ -38,7 +36,8 @@ const MIN_REQUEST: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct TokenEndpoint {
     http: reqwest::Client,
-    authority: Authority,
+    endpoints: Endpoints,
+    dialect: Dialect,
     client_id: String,
     credentials: Vec<ClientCredential>,
     extra_parameters: BTreeMap<String, String>,
@@ -50,7 +49,8 @@ impl TokenEndpoint {
     pub fn new(config: &IdentityConfig, clock: SharedClock) -> Self {
         Self {
             http: http::client(HTTP_TIMEOUT),
-            authority: Authority::of(config),
+            endpoints: Endpoints::of(&config.dialect, clock.clone()),
+            dialect: config.dialect.clone(),
             client_id: config.client_id.clone(),
             credentials: ClientCredential::all(config, &clock),
             extra_parameters: config.extra_token_parameters.clone(),
@@ -58,21 +58,31 @@ impl TokenEndpoint {
         }
     }
 
-    /// Exchanges the caller's token for one of `api`, in the caller's tenant.
+    /// Exchanges the caller's token for one of `api`, at Entra in the caller's tenant.
     ///
     /// Repeats once when there was no connection or a server's fault without `Retry-After`.
     ///
-    /// Source: RFC 7523 2.1; Entra "OAuth 2.0 On-Behalf-Of flow"; MSAL `InitiateLongRunningProcess`.
+    /// Source: RFC 7523 2.1; Entra "OAuth 2.0 On-Behalf-Of flow"; MSAL `InitiateLongRunningProcess`;
+    /// RFC 8693 2.
     pub async fn exchange(
         &self,
         principal: &Principal,
         assertion: &UserAssertion,
         api: &DownstreamApi,
     ) -> Result<TokenResponse, TokenFailure> {
-        self.request(Grant::JwtBearer(assertion), principal, api).await
+        let grant = match &self.dialect {
+            Dialect::Entra { .. } => Grant::JwtBearer(assertion),
+            Dialect::TokenExchange { subject_token_type, refresh, .. } => Grant::TokenExchange {
+                subject_token: assertion,
+                subject_token_type,
+                refresh: *refresh,
+            },
+        };
+        self.request(grant, principal, api).await
     }
 
-    /// Redeems a refresh token for a token of `api`, which need not be the API it was got for.
+    /// Redeems a refresh token for a token of `api`. At Entra that need not be the API it was got
+    /// for, elsewhere it has to be.
     ///
     /// Never repeats by itself what the provider may have seen, since that may have replaced the
     /// refresh token: [`TokenFailure::presented`] says what the caller may do. The one exception is
@@ -85,13 +95,37 @@ impl TokenEndpoint {
         refresh_token: &RefreshToken,
         api: &DownstreamApi,
     ) -> Result<TokenResponse, TokenFailure> {
-        self.request(Grant::RefreshToken(refresh_token), principal, api).await
+        let grant = match &self.dialect {
+            Dialect::Entra { .. } => Grant::RefreshToken(refresh_token),
+            Dialect::TokenExchange { .. } => Grant::BoundRefreshToken(refresh_token),
+        };
+        self.request(grant, principal, api).await
+    }
+
+    /// Tells the provider that a refresh token will not be used again. False if it cannot be told.
+    ///
+    /// # Errors
+    /// The provider may still accept the token. Trying again is safe, and not worth holding
+    /// anything up for.
+    ///
+    /// Source: RFC 7009 2.
+    pub async fn revoke(
+        &self,
+        principal: &Principal,
+        refresh_token: &RefreshToken,
+    ) -> Result<bool, TokenFailure> {
+        let grant = match &self.dialect {
+            // It has no such endpoint.
+            Dialect::Entra { .. } => return Ok(false),
+            Dialect::TokenExchange { .. } => Grant::BoundRefreshToken(refresh_token),
+        };
+        let request = Request::new(grant, principal);
+        self.revoke_as(&request, refresh_token).await.map_err(|failed| failed.reported(&request))
     }
 
     /// Whether the provider answers at all, asked without showing it any token.
     pub async fn answers(&self, principal: &Principal) -> bool {
-        let metadata = self.authority.metadata(&principal.tenant, Version::V2);
-        let answer = self.http.get(metadata).send().await;
+        let answer = self.http.get(self.endpoints.metadata(principal)).send().await;
         answer.is_ok_and(|response| response.status().is_success())
     }
 
@@ -101,34 +135,44 @@ impl TokenEndpoint {
         principal: &Principal,
         api: &DownstreamApi,
     ) -> Result<TokenResponse, TokenFailure> {
-        let correlation_id = Uuid::new_v4().to_string();
-        let deadline = Instant::now() + HTTP_TIMEOUT;
-        let result = match Scopes::new(&api.scopes) {
-            Err(error) => Err(Failed::locally(error.to_string())),
-            Ok(scopes) => {
-                let scope = scopes.parameter();
-                let correlation_id = correlation_id.clone();
-                let request = Request { grant, principal, api, scope, correlation_id, deadline };
-                self.attempt_twice(&request).await
-            }
-        };
-        result.map_err(|failed| {
-            let failure = failed.into_failure(correlation_id);
-            log(&failure);
-            failure
-        })
+        let request = Request::new(grant, principal);
+        self.request_as(&request, api).await.map_err(|failed| failed.reported(&request))
     }
 
-    async fn attempt_twice(&self, request: &Request<'_>) -> Result<TokenResponse, Failed> {
-        let (used, proof) = self.prove(request, 0).await.map_err(Failed::locally)?;
-        let failed = match self.attempt(request, &proof).await {
+    async fn request_as(
+        &self,
+        request: &Request<'_>,
+        api: &DownstreamApi,
+    ) -> Result<TokenResponse, Failed> {
+        let scope = request.grant.scope(&api.scopes);
+        let scope = scope.map_err(|error| Failed::locally(error.to_string()))?;
+        let endpoint = self.endpoints.token(request.principal).await;
+        let endpoint = endpoint.map_err(|error| undiscovered(request.grant, &error))?;
+        let mut parameters: BTreeMap<&str, &str> = BTreeMap::new();
+        // What is configured as extra never replaces what the protocol says.
+        let extra = self.extra_parameters.iter().chain(&api.extra_token_parameters);
+        parameters.extend(extra.map(|(name, value)| (name.as_str(), value.as_str())));
+        parameters.extend(request.grant.parameters());
+        parameters.extend(scope.as_deref().map(|scope| ("scope", scope)));
+        let scope = scope.as_deref().unwrap_or_default();
+        self.attempt_twice(request, &Form { endpoint, parameters, scope }).await
+    }
+
+    async fn attempt_twice(
+        &self,
+        request: &Request<'_>,
+        form: &Form<'_>,
+    ) -> Result<TokenResponse, Failed> {
+        let (used, proof) =
+            self.prove(request, &form.endpoint, 0).await.map_err(Failed::locally)?;
+        let failed = match self.attempt(request, form, &proof).await {
             Ok(response) => return Ok(response),
             Err(failed) => failed,
         };
         let next = if let Some(next) = self.next_credential(used, &failed) {
             tracing::warn!(reason = %failed.description, "trying the next client credential");
             next
-        } else if request.grant.when_failed() == FailedGrant::JwtBearer && failed.is_brief() {
+        } else if request.grant.kind().is_exchange() && failed.is_brief() {
             time::sleep(QUICK_RETRY_PAUSE).await;
             used
         } else {
@@ -137,8 +181,8 @@ impl TokenEndpoint {
         if request.time_left() < MIN_SECOND_ATTEMPT {
             return Err(failed);
         }
-        match self.prove(request, next).await {
-            Ok((_, proof)) => self.attempt(request, &proof).await,
+        match self.prove(request, &form.endpoint, next).await {
+            Ok((_, proof)) => self.attempt(request, form, &proof).await,
             // What the provider said decides, and not that there was nothing else to show it.
             Err(problem) => {
                 tracing::warn!("{problem}");
@@ -159,12 +203,16 @@ impl TokenEndpoint {
 
     /// The proof of the first credential from number `start` on that can give one, and its number;
     /// otherwise what is wrong with the last.
-    async fn prove(&self, request: &Request<'_>, start: usize) -> Result<(usize, Proof), String> {
-        let endpoint = self.authority.token_endpoint(&request.principal.tenant);
+    async fn prove(
+        &self,
+        request: &Request<'_>,
+        endpoint: &Url,
+        start: usize,
+    ) -> Result<(usize, Proof), String> {
         let deadline = request.deadline - MIN_REQUEST;
         let mut problem = "no client credential is configured".to_owned();
         for (number, credential) in self.credentials.iter().enumerate().skip(start) {
-            let proof = credential.prove(&self.client_id, &endpoint, &self.clock);
+            let proof = credential.prove(&self.client_id, endpoint, &self.clock);
             problem = match time::timeout_at(deadline, proof).await {
                 Ok(Ok(proof)) => return Ok((number, proof)),
                 Ok(Err(error)) => error.to_string(),
@@ -177,40 +225,86 @@ impl TokenEndpoint {
         Err(problem)
     }
 
-    async fn attempt(&self, request: &Request<'_>, proof: &Proof) -> Result<TokenResponse, Failed> {
-        let endpoint = self.authority.token_endpoint(&request.principal.tenant);
+    async fn attempt(
+        &self,
+        request: &Request<'_>,
+        form: &Form<'_>,
+        proof: &Proof,
+    ) -> Result<TokenResponse, Failed> {
         let requested_at = self.clock.now();
-        let mut post = self
-            .http
-            .post(endpoint)
-            .headers(headers(request))
-            .timeout(request.time_left())
-            .body(self.form(request, proof));
-        if let Some((user, password)) = proof.basic(&self.client_id) {
-            post = post.basic_auth(user, Some(password));
-        }
-        match post.send().await {
-            Ok(response) => read(response, request, proof, requested_at).await,
-            Err(error) => Err(Failed::of(request.grant, unsent(&error), chain(&error))),
-        }
+        let response = self.post(request, form, proof).await?;
+        read(response, request, form.scope, proof, requested_at).await
     }
 
-    /// The form; empty values are left out, and what is configured as extra never replaces what the
-    /// protocol says.
-    fn form(&self, request: &Request<'_>, proof: &Proof) -> String {
-        let mut parameters: BTreeMap<&str, &str> = BTreeMap::new();
-        let extra = self.extra_parameters.iter().chain(&request.api.extra_token_parameters);
-        parameters.extend(extra.map(|(name, value)| (name.as_str(), value.as_str())));
-        parameters.extend(request.grant.parameters());
+    async fn revoke_as(
+        &self,
+        request: &Request<'_>,
+        refresh_token: &RefreshToken,
+    ) -> Result<bool, Failed> {
+        let endpoint = self.endpoints.revocation().await;
+        let endpoint = endpoint.map_err(|error| undiscovered(request.grant, &error))?;
+        let Some(endpoint) = endpoint else { return Ok(false) };
+        let (_, proof) = self.prove(request, &endpoint, 0).await.map_err(Failed::locally)?;
+        let token = refresh_token.expose();
+        let parameters = BTreeMap::from([("token", token), ("token_type_hint", "refresh_token")]);
+        let form = Form { endpoint, parameters, scope: "" };
+        let response = self.post(request, &form, &proof).await?;
+        read_revocation(response, request, &proof, self.clock.now()).await.map(|()| true)
+    }
+
+    /// Sends a form with a proof of who Errand is; empty values are left out.
+    async fn post(
+        &self,
+        request: &Request<'_>,
+        form: &Form<'_>,
+        proof: &Proof,
+    ) -> Result<reqwest::Response, Failed> {
+        let mut parameters = form.parameters.clone();
         parameters.extend(proof.parameters());
-        parameters.insert("scope", &request.scope);
-        parameters.insert("client_info", "1");
-        if proof.basic(&self.client_id).is_none() {
+        let basic = proof.basic(&self.client_id);
+        if basic.is_none() {
             parameters.insert("client_id", &self.client_id);
         }
-        form_urlencoded::Serializer::new(String::new())
+        let body = form_urlencoded::Serializer::new(String::new())
             .extend_pairs(parameters.into_iter().filter(|(_, value)| !value.trim().is_empty()))
-            .finish()
+            .finish();
+        let mut post = self
+            .http
+            .post(form.endpoint.clone())
+            .headers(headers(request))
+            .timeout(request.time_left())
+            .body(body);
+        if let Some((user, password)) = basic {
+            post = post.basic_auth(user, Some(password));
+        }
+        let sent = post.send().await;
+        sent.map_err(|error| Failed::of(request.grant, unsent(&error), chain(&error)))
+    }
+}
+
+/// What is sent where, the same in every attempt; the proof is added to it.
+struct Form<'a> {
+    endpoint: Url,
+    parameters: BTreeMap<&'a str, &'a str>,
+    /// What is asked for, if it is.
+    scope: &'a str,
+}
+
+/// Nothing was sent, because it is not known where to.
+fn undiscovered(grant: Grant<'_>, error: &DiscoveryError) -> Failed {
+    if error.is_operators() {
+        Failed::locally(chain(error))
+    } else {
+        Failed::of(grant, Outcome::NotSent, chain(error))
+    }
+}
+
+impl Failed {
+    /// The failure for the caller, and a line for the operator.
+    fn reported(self, request: &Request<'_>) -> TokenFailure {
+        let failure = self.into_failure(request.correlation_id.clone());
+        log(&failure);
+        failure
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::{
     bounded_body::{self, BodyError},
@@ -13,9 +14,10 @@ use super::{
     oauth_error::OAuthError,
     principal::Principal,
     redaction::redact,
+    token_endpoint::HTTP_TIMEOUT,
     token_response::{ResponseError, TokenResponse},
 };
-use crate::{config::DownstreamApi, http, telemetry, time::Timestamp};
+use crate::{http, telemetry, time::Timestamp};
 
 /// Entra's answers stay below 16 KiB.
 pub(super) const MAX_RESPONSE_BYTES: usize = 64 * 1024;
@@ -26,8 +28,6 @@ const MAX_WORD_CHARACTERS: usize = 100;
 pub(super) struct Request<'a> {
     pub(super) grant: Grant<'a>,
     pub(super) principal: &'a Principal,
-    pub(super) api: &'a DownstreamApi,
-    pub(super) scope: String,
     pub(super) correlation_id: String,
     pub(super) deadline: Instant,
 }
@@ -39,7 +39,13 @@ pub(super) struct Failed {
     pub(super) description: String,
 }
 
-impl Request<'_> {
+impl<'a> Request<'a> {
+    /// One that begins now.
+    pub(super) fn new(grant: Grant<'a>, principal: &'a Principal) -> Self {
+        let correlation_id = Uuid::new_v4().to_string();
+        Self { grant, principal, correlation_id, deadline: Instant::now() + HTTP_TIMEOUT }
+    }
+
     pub(super) fn time_left(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())
     }
@@ -47,7 +53,7 @@ impl Request<'_> {
 
 impl Failed {
     pub(super) fn of(grant: Grant<'_>, outcome: Outcome, description: String) -> Self {
-        let verdict = decide(grant.when_failed(), &outcome);
+        let verdict = decide(grant.kind(), &outcome);
         Self { outcome, verdict, description }
     }
 
@@ -101,6 +107,9 @@ pub(super) fn headers(request: &Request<'_>) -> HeaderMap {
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     let form = HeaderValue::from_static("application/x-www-form-urlencoded");
     headers.insert(CONTENT_TYPE, form);
+    if !request.grant.kind().is_entra() {
+        return headers;
+    }
     headers.insert("return-client-request-id", HeaderValue::from_static("true"));
     headers.insert("x-client-sku", HeaderValue::from_static("errand"));
     headers.insert("x-client-ver", HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
@@ -117,12 +126,49 @@ pub(super) fn headers(request: &Request<'_>) -> HeaderMap {
     headers
 }
 
+/// Reads the answer of the token endpoint to a request for `scope`.
 pub(super) async fn read(
+    response: reqwest::Response,
+    request: &Request<'_>,
+    scope: &str,
+    proof: &Proof,
+    requested_at: Timestamp,
+) -> Result<TokenResponse, Failed> {
+    let status = response.status().as_u16();
+    let body = successful_body(response, request, proof, requested_at).await?;
+    let kind = request.grant.kind();
+    TokenResponse::parse(&body, kind, request.principal, scope, requested_at).map_err(|error| {
+        let outcome = Outcome::Answer { status, retry_after: None, error: None };
+        let failed = Failed::of(request.grant, outcome, error.to_string());
+        match error {
+            ResponseError::AnotherUser => {
+                Failed { verdict: ANOTHER_USER.for_grant(kind), ..failed }
+            }
+            ResponseError::Malformed
+            | ResponseError::TokenType
+            | ResponseError::IssuedTokenType
+            | ResponseError::Lifetime => failed,
+        }
+    })
+}
+
+/// Reads the answer of the revocation endpoint: a good status is all it says (RFC 7009 2.2).
+pub(super) async fn read_revocation(
     response: reqwest::Response,
     request: &Request<'_>,
     proof: &Proof,
     requested_at: Timestamp,
-) -> Result<TokenResponse, Failed> {
+) -> Result<(), Failed> {
+    successful_body(response, request, proof, requested_at).await.map(drop)
+}
+
+/// Returns the body of an answer that is not an error.
+async fn successful_body(
+    response: reqwest::Response,
+    request: &Request<'_>,
+    proof: &Proof,
+    requested_at: Timestamp,
+) -> Result<Vec<u8>, Failed> {
     let status = response.status();
     let retry_after = http::retry_after(response.headers(), requested_at);
     let answer = |error| Outcome::Answer { status: status.as_u16(), retry_after, error };
@@ -144,16 +190,7 @@ pub(super) async fn read(
     if !status.is_success() {
         return Err(failed(answer(None), format!("status {status} without an OAuth error")));
     }
-    TokenResponse::parse(&body, request.principal, &request.scope, requested_at).map_err(|error| {
-        let failed = failed(answer(None), error.to_string());
-        match error {
-            ResponseError::AnotherUser => {
-                let verdict = ANOTHER_USER.for_grant(request.grant.when_failed());
-                Failed { verdict, ..failed }
-            }
-            ResponseError::Malformed | ResponseError::TokenType | ResponseError::Lifetime => failed,
-        }
-    })
+    Ok(body)
 }
 
 pub(super) fn unsent(error: &reqwest::Error) -> Outcome {

@@ -6,6 +6,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
+    grant::GrantKind,
     principal::Principal,
     secret::{AccessToken, RefreshToken},
 };
@@ -13,6 +14,18 @@ use crate::time::Timestamp;
 
 /// A token that lives longer is corrupt (MSAL's bound).
 const MAX_LIFETIME: Duration = Duration::from_hours(10 * 365 * 24);
+
+/// What a token is taken to live whose life is not said. Only RECOMMENDED by RFC 6749 5.1, and Entra
+/// always says it.
+const ASSUMED_LIFETIME: Duration = Duration::from_mins(5);
+
+/// What an exchange must not have brought in place of an access token (RFC 8693 3).
+const USELESS_TYPES: [&str; 3] = [
+    "urn:ietf:params:oauth:token-type:id_token",
+    "urn:ietf:params:oauth:token-type:saml1",
+    "urn:ietf:params:oauth:token-type:saml2",
+];
+const REFRESH_TOKEN_TYPE: &str = "urn:ietf:params:oauth:token-type:refresh_token";
 
 /// A token for an API, got for a user.
 #[derive(Debug, Clone)]
@@ -37,6 +50,8 @@ pub(super) enum ResponseError {
     Malformed,
     #[error("the answer's token_type is not Bearer")]
     TokenType,
+    #[error("the answer's issued_token_type is no access token's")]
+    IssuedTokenType,
     #[error("the answer's expires_in is missing or absurd")]
     Lifetime,
     #[error("the answer is about another user")]
@@ -45,6 +60,7 @@ pub(super) enum ResponseError {
 
 #[derive(Deserialize)]
 struct Wire {
+    issued_token_type: Option<String>,
     token_type: Option<String>,
     access_token: String,
     expires_in: Option<Seconds>,
@@ -92,6 +108,7 @@ impl TokenResponse {
     /// of `requested`.
     pub(super) fn parse(
         body: &[u8],
+        kind: GrantKind,
         principal: &Principal,
         requested: &str,
         requested_at: Timestamp,
@@ -103,9 +120,19 @@ impl TokenResponse {
         if !wire.token_type.as_deref().is_some_and(|word| word.eq_ignore_ascii_case("bearer")) {
             return Err(ResponseError::TokenType);
         }
-        let lifetime = wire.expires_in.as_ref().and_then(Seconds::length);
-        let lifetime = lifetime.ok_or(ResponseError::Lifetime)?;
-        if !wire.is_about(principal) {
+        let lifetime = match &wire.expires_in {
+            None if !kind.is_entra() => ASSUMED_LIFETIME,
+            seconds => {
+                let length = seconds.as_ref().and_then(Seconds::length);
+                length.ok_or(ResponseError::Lifetime)?
+            }
+        };
+        if kind == GrantKind::TokenExchange && !wire.is_access_token() {
+            return Err(ResponseError::IssuedTokenType);
+        }
+        // Elsewhere an id_token proves nothing: `sub` may be another one for each client (OpenID
+        // Connect Core 8.1), and the caller's token was issued to a client of the caller's own.
+        if kind.is_entra() && !wire.is_about(principal) {
             return Err(ResponseError::AnotherUser);
         }
         let refresh_in = wire.refresh_in.as_ref().and_then(Seconds::length);
@@ -124,6 +151,15 @@ impl TokenResponse {
 }
 
 impl Wire {
+    /// Whether what an exchange issued can be sent to an API. A refresh token was asked for by type
+    /// at some providers: then it stands beside the access token, and not in its place.
+    fn is_access_token(&self) -> bool {
+        let has_refresh_token = self.refresh_token.as_ref().is_some_and(|token| !token.is_empty());
+        self.issued_token_type.as_deref().is_none_or(|issued| {
+            !USELESS_TYPES.contains(&issued) && (issued != REFRESH_TOKEN_TYPE || has_refresh_token)
+        })
+    }
+
     /// Whether nothing in the answer names somebody else.
     ///
     /// The id_token, if there is one, names the user as seen from the tenant that was asked (it came
@@ -164,6 +200,10 @@ mod tests {
     const TENANT: &str = "8f1c0000-0000-4000-8000-000000000001";
 
     fn parse(changes: &Value) -> Result<TokenResponse, ResponseError> {
+        parse_after(GrantKind::JwtBearer, changes)
+    }
+
+    fn parse_after(kind: GrantKind, changes: &Value) -> Result<TokenResponse, ResponseError> {
         let mut body = json!({
             "token_type": "Bearer", "expires_in": 4217, "ext_expires_in": 4217,
             "scope": "https://graph.microsoft.com/User.Read profile openid",
@@ -174,7 +214,8 @@ mod tests {
         }
         let principal = Principal { tenant: TENANT.to_owned(), subject: "user-1".to_owned() };
         let start = Timestamp::from_seconds(1_700_000_000).unwrap();
-        TokenResponse::parse(body.to_string().as_bytes(), &principal, "a b", start)
+        let body = body.to_string();
+        TokenResponse::parse(body.as_bytes(), kind, &principal, "a b", start)
     }
 
     fn lifetime(response: &TokenResponse) -> i64 {
@@ -238,5 +279,34 @@ mod tests {
             let expected = if is_accepted { Ok(()) } else { Err(ResponseError::AnotherUser) };
             assert_eq!(result, expected, "{changes}");
         }
+    }
+
+    #[test]
+    fn an_exchange_at_any_provider_brings_an_access_token_and_nothing_else() {
+        let exchanged = |changes: &Value| parse_after(GrantKind::TokenExchange, changes);
+        let uri = |name: &str| json!(format!("urn:ietf:params:oauth:token-type:{name}"));
+        for (name, is_accepted) in [
+            ("access_token", true),
+            ("jwt", true),
+            // Beside an access token, as asked for by `requested_token_type`.
+            ("refresh_token", true),
+            ("id_token", false),
+            ("saml2", false),
+        ] {
+            let result = exchanged(&json!({ "issued_token_type": uri(name) }));
+            let expected = if is_accepted { Ok(()) } else { Err(ResponseError::IssuedTokenType) };
+            assert_eq!(result.map(drop), expected, "{name}");
+        }
+        let alone = json!({"issued_token_type": uri("refresh_token"), "refresh_token": null});
+        assert_eq!(exchanged(&alone).unwrap_err(), ResponseError::IssuedTokenType);
+        for word in ["N_A", "DPoP"] {
+            let error = exchanged(&json!({ "token_type": word })).unwrap_err();
+            assert_eq!(error, ResponseError::TokenType);
+        }
+        let silent = exchanged(&json!({"expires_in": null})).unwrap();
+        assert_eq!(lifetime(&silent), 300);
+        // Another `sub` is no other user there.
+        let info = URL_SAFE_NO_PAD.encode(json!({"uid": "x", "utid": "y"}).to_string());
+        assert!(exchanged(&json!({ "client_info": info })).is_ok());
     }
 }

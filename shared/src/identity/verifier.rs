@@ -6,16 +6,11 @@
 use std::time::Duration;
 
 use super::{
-    authority::{Authority, Version},
-    claims::{Claims, Rules},
-    compact_token::CompactToken,
-    key_cache::{KeyCache, NoKeys},
-    keys::{KeySet, VerificationKey},
-    principal::Principal,
-    secret::UserAssertion,
+    compact_token::CompactToken, issuers::Issuers, key_cache::NoKeys, principal::Principal,
+    rules::Rules, secret::UserAssertion,
 };
 use crate::{
-    config::{IdentityConfig, Tenant},
+    config::IdentityConfig,
     time::{SharedClock, Timestamp},
 };
 
@@ -28,9 +23,9 @@ pub struct Caller {
     pub assertion: UserAssertion,
     /// When that token ends; at least 60 seconds from the check.
     pub expires_at: Timestamp,
-    /// What the token permits at Errand (`scp`).
+    /// What the token permits at Errand (`scp`, `scope`).
     pub scopes: Vec<String>,
-    /// The application the user calls with (`azp`, `appid`).
+    /// The application the user calls with (`azp`, `client_id`, `appid`).
     pub client: Option<String>,
     /// The application can deal with a claims challenge (`xms_cc` has `cp1`).
     pub understands_claims_challenge: bool,
@@ -95,29 +90,14 @@ impl From<NoKeys> for VerifyError {
 #[derive(Debug)]
 pub struct Verifier {
     rules: Rules,
-    authority: Authority,
-    v1_keys: KeyCache,
-    v2_keys: KeyCache,
+    issuers: Issuers,
     clock: SharedClock,
 }
 
 impl Verifier {
     /// Makes no request yet: see [`Verifier::warm`].
     pub fn new(config: &IdentityConfig, clock: SharedClock) -> Self {
-        let authority = Authority::of(config);
-        // Never the tenant that a token claims: a stranger would choose what is fetched.
-        let tenant = match &config.tenant {
-            Tenant::Single(tenant) => tenant,
-            Tenant::Multiple { authority, .. } => authority,
-        };
-        let keys = |version| KeyCache::new(authority.metadata(tenant, version), clock.clone());
-        Self {
-            rules: Rules::of(config),
-            v1_keys: keys(Version::V1),
-            v2_keys: keys(Version::V2),
-            authority,
-            clock,
-        }
+        Self { rules: Rules::of(config), issuers: Issuers::of(&config.dialect, &clock), clock }
     }
 
     /// Fetches the provider's keys unless they are there already, e.g. before the first request.
@@ -125,12 +105,12 @@ impl Verifier {
     /// # Errors
     /// [`VerifyError::Unavailable`]: try again later; the first token will, too.
     pub async fn warm(&self) -> Result<(), VerifyError> {
-        Ok(self.v2_keys.warm().await?)
+        self.issuers.warm().await
     }
 
     /// Whether tokens can be checked now: there are keys that are not older than a day.
     pub fn is_ready(&self) -> bool {
-        self.v2_keys.has_keys() || self.v1_keys.has_keys()
+        self.issuers.are_ready()
     }
 
     /// Returns who calls, from the value of the `Authorization` header.
@@ -141,16 +121,7 @@ impl Verifier {
     pub async fn verify(&self, authorization: Option<&str>) -> Result<Caller, VerifyError> {
         let assertion = bearer_token(authorization).ok_or(VerifyError::Missing)?;
         let token = CompactToken::parse(assertion)?;
-        let version = token.unverified_claims().version()?;
-        let keys = match version {
-            Version::V1 => &self.v1_keys,
-            Version::V2 => &self.v2_keys,
-        };
-        let keys = keys.keys_for(&token.key_id).await?;
-        let unknown_key = VerifyError::invalid("the token is signed with an unknown key");
-        let key = keys.key(&token.key_id).ok_or(unknown_key)?;
-        let claims = token.verify(key)?;
-        self.check_issuer(&claims, version, &keys, key)?;
+        let claims = self.issuers.verify(token).await?;
         let principal = self.rules.check(&claims, self.clock.now())?;
         Ok(Caller {
             principal,
@@ -160,32 +131,6 @@ impl Verifier {
             client: claims.client().map(str::to_owned),
             understands_claims_challenge: claims.understands_claims_challenge(),
         })
-    }
-
-    /// The issuer is the published one, for the token's own tenant, and the key may sign for it.
-    fn check_issuer(
-        &self,
-        claims: &Claims,
-        version: Version,
-        keys: &KeySet,
-        key: &VerificationKey,
-    ) -> Result<(), VerifyError> {
-        let tenant = claims.tenant()?;
-        let issuer = keys.issuer.for_tenant(tenant);
-        if claims.issuer() != issuer || !issuer.contains(tenant) {
-            return Err(VerifyError::invalid("the token is from another issuer"));
-        }
-        let Some(key_issuer) = key.issuer.as_ref().map(|issuer| issuer.for_tenant(tenant)) else {
-            return Ok(());
-        };
-        // Keys carry the issuer of the second generation; the first generation's is another host.
-        let is_own = key_issuer == issuer
-            || (version == Version::V1 && key_issuer == self.authority.v2_issuer(tenant));
-        if is_own {
-            Ok(())
-        } else {
-            Err(VerifyError::invalid("the token's key may not sign for its issuer"))
-        }
     }
 }
 

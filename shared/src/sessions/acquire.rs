@@ -2,8 +2,8 @@
 //!
 //! The protocol of a refresh, over any number of processes on one database:
 //!
-//! 1. The right to present the refresh token is a lease on the session's row, taken with the
-//!    version that was read; the presentation is counted before it is made.
+//! 1. The right to present the refresh token is a lease on the grant's row, taken with the version
+//!    that was read; the presentation is counted before it is made.
 //! 2. It is not made if too little of the lease is left: another process could begin meanwhile.
 //! 3. The answer is written if the version still is the one that was read, in one transaction, the
 //!    new refresh token before the access token is used.
@@ -26,7 +26,7 @@ use crate::{
         AccessToken, Decision, HTTP_TIMEOUT, LastResort, Presented, Principal, RefreshTokenState,
         SuspensionReason, TokenFailure, TokenResponse,
     },
-    storage::{Abandoned, HeldGrant, HeldToken, NewAccessToken, RefreshStart, StoreError},
+    storage::{Abandoned, HeldGrant, NewAccessToken, RefreshStart, SessionState, StoreError},
     time::Timestamp,
 };
 
@@ -46,7 +46,7 @@ const WRITE_PATIENCE: Duration = Duration::from_mins(2);
 /// How long to watch another process refresh, before the job waits without a worker.
 const WATCH: Duration = Duration::from_secs(5);
 
-/// Before the session is tried again after the provider did not answer.
+/// Before the grant is tried again after the provider did not answer.
 const PAUSE_UNANSWERED: Duration = Duration::from_secs(2);
 
 /// Before a request loop that the provider noticed (AADSTS50196) may go on.
@@ -65,7 +65,7 @@ pub enum AcquireError {
         reason: SuspensionReason,
         /// Claims challenge for the user's sign-in.
         claims: Option<String>,
-        /// The grant that did not do.
+        /// The session's grants that did not do: of what time.
         session_version: i64,
     },
     /// Try again, not before `after`; no attempt is burnt.
@@ -95,6 +95,8 @@ pub enum AcquireError {
 #[derive(Debug, Clone)]
 struct Wanted {
     session_id: Uuid,
+    /// Which of the session's grants.
+    grant: String,
     owner: Principal,
     api: DownstreamApi,
     scope_set: String,
@@ -103,10 +105,15 @@ struct Wanted {
 }
 
 impl Wanted {
-    /// The token, if it has enough life left and the API has not just refused it.
-    fn accept(&self, held: Option<HeldToken>, now: Timestamp) -> Option<AccessToken> {
-        let held = held?;
-        let margin = RENEWAL_MARGIN.min(held.expires_at.since(held.obtained_at) / 2);
+    /// The grant's token, if it has enough life left and the API has not just refused it.
+    fn accept(&self, grant: &mut HeldGrant, now: Timestamp) -> Option<AccessToken> {
+        let held = grant.token.take()?;
+        let margin = if grant.renewable {
+            RENEWAL_MARGIN.min(held.expires_at.since(held.obtained_at) / 2)
+        } else {
+            // There will be no other: it is good to the end.
+            Duration::ZERO
+        };
         let rejected = self
             .rejected
             .as_ref()
@@ -118,8 +125,8 @@ impl Wanted {
 impl Sessions {
     /// Returns an access token for `api`, from the session's row or by redeeming its refresh token.
     ///
-    /// At most one refresh per session runs at a time in the whole cluster; whoever waits for it
-    /// gets what it brought. With `rejected`, a token that the API answered 401 to, another one.
+    /// At most one refresh per grant runs at a time in the whole cluster; whoever waits for it gets
+    /// what it brought. With `rejected`, a token that the API answered 401 to, another one.
     ///
     /// # Errors
     /// Each says what to do about the job: [`AcquireError`].
@@ -134,13 +141,14 @@ impl Sessions {
     ) -> Result<AccessToken, AcquireError> {
         let wanted = Wanted {
             session_id,
+            grant: self.grant_for(api).to_owned(),
             owner: owner.clone(),
             api: api.clone(),
             scope_set: scope_set(api),
             rejected,
         };
-        let grant = self.grant(&wanted).await?;
-        if let Some(access_token) = wanted.accept(grant.token, self.clock.now()) {
+        let mut grant = self.grant(&wanted).await?;
+        if let Some(access_token) = wanted.accept(&mut grant, self.clock.now()) {
             return Ok(access_token);
         }
         let sessions = Arc::clone(self);
@@ -150,7 +158,13 @@ impl Sessions {
 
     async fn grant(&self, wanted: &Wanted) -> Result<HeldGrant, AcquireError> {
         self.store
-            .held_grant(wanted.session_id, &wanted.owner, &self.client_id, &wanted.scope_set)
+            .held_grant(
+                wanted.session_id,
+                &wanted.grant,
+                &wanted.owner,
+                &self.client_id,
+                &wanted.scope_set,
+            )
             .await?
             // The job's own session, but of another client id: the configuration was changed, and
             // the provider would refuse the token (`client_mismatch`).
@@ -158,20 +172,20 @@ impl Sessions {
     }
 
     async fn refresh(&self, wanted: Wanted) -> Result<AccessToken, AcquireError> {
-        let _turn = self.refreshes.take(wanted.session_id).await;
+        let _turn = self.refreshes.take((wanted.session_id, wanted.grant.clone())).await;
         let watch_until = Instant::now() + WATCH;
         let mut grace = true;
         loop {
             let mut grant = self.grant(&wanted).await?;
             let now = self.clock.now();
-            if let Some(access_token) = wanted.accept(grant.token.take(), now) {
+            if let Some(access_token) = wanted.accept(&mut grant, now) {
                 return Ok(access_token);
             }
-            if grant.state != crate::storage::SessionState::Active {
+            if grant.state != SessionState::Active || !grant.renewable {
                 return Err(AcquireError::Suspend {
                     reason: SuspensionReason::SessionRevoked,
                     claims: None,
-                    session_version: grant.version,
+                    session_version: grant.session_version,
                 });
             }
             if let Some(not_before) = grant.not_before.filter(|not_before| *not_before > now) {
@@ -180,7 +194,13 @@ impl Sessions {
             let began = Instant::now();
             let start = self
                 .store
-                .begin_refresh(wanted.session_id, &wanted.owner, grant.version, REFRESH_LEASE)
+                .begin_refresh(
+                    wanted.session_id,
+                    &wanted.grant,
+                    &wanted.owner,
+                    grant.version,
+                    REFRESH_LEASE,
+                )
                 .await?;
             let Some(start) = start else {
                 // Another process is at it: its result is what everybody waits for.
@@ -245,6 +265,7 @@ impl Sessions {
         let written = patiently(|| {
             self.store.finish_refresh(
                 wanted.session_id,
+                &wanted.grant,
                 &wanted.owner,
                 grant.version,
                 &access_token,
@@ -274,16 +295,13 @@ impl Sessions {
             RefreshTokenState::Doubtful => (false, Some(PAUSE_DOUBTFUL)),
             RefreshTokenState::Usable => (false, pause(failure)),
         };
-        let session_version = if dead {
-            let end = || self.store.end_grant(wanted.session_id, grant.version);
-            if !patiently(end).await? {
-                return Ok(None);
-            }
-            grant.version + 1
-        } else {
+        let end = || self.store.end_grant(wanted.session_id, &wanted.grant, grant.version);
+        if !dead {
             self.abandon(wanted, grant, start, Some(failure), pause).await?;
-            grant.version
-        };
+        } else if !patiently(end).await? {
+            return Ok(None);
+        }
+        let session_version = grant.session_version;
         if failure.refresh_token == RefreshTokenState::Doubtful && !dead {
             return Ok(Some(AcquireError::Unavailable { after: pause }));
         }
@@ -324,12 +342,18 @@ impl Sessions {
             not_before: pause.map(|pause| now + pause),
         };
         self.store
-            .abandon_refresh(wanted.session_id, grant.version, start.refresher, abandoned)
+            .abandon_refresh(
+                wanted.session_id,
+                &wanted.grant,
+                grant.version,
+                start.refresher,
+                abandoned,
+            )
             .await
     }
 }
 
-/// How long the whole session keeps quiet after a failure that is not about one API.
+/// How long the whole grant keeps quiet after a failure that is not about one API.
 fn pause(failure: &TokenFailure) -> Option<Duration> {
     match failure.decision {
         Decision::Retry { after } => Some(after.unwrap_or(PAUSE_UNANSWERED)),

@@ -4,11 +4,13 @@ use uuid::Uuid;
 
 use super::{Sessions, turns::Turn};
 use crate::{
-    config::DownstreamApi,
+    config::{Dialect, DownstreamApi, DownstreamApis},
     identity::{AssertionHash, Caller, Principal, Scopes, TokenFailure},
     storage::{
-        Grant, KnownSession, NewAccessToken, NewGrant, SessionSelector, SessionState, StoreError,
+        Grant, KnownGrant, KnownSession, NewAccessToken, NewGrant, NewTokens, SessionSelector,
+        SessionState, StoreError,
     },
+    time::Timestamp,
 };
 
 /// What initiations wait for each other by.
@@ -24,6 +26,7 @@ pub(super) enum KeyOrToken {
 #[derive(Debug)]
 pub struct Initiated {
     outcome: Outcome,
+    ends_at: Option<Timestamp>,
     #[expect(dead_code, reason = "held, not read")]
     turn: Option<Turn>,
 }
@@ -42,15 +45,26 @@ impl Initiated {
             Outcome::New(grant) => Grant::New(grant),
         }
     }
+
+    /// When the first of its APIs can no longer be called without the user, as far as is known: the
+    /// provider gave an access token only. None if every grant can be renewed.
+    pub fn ends_at(&self) -> Option<Timestamp> {
+        self.ends_at
+    }
 }
 
 /// Why there is no grant. The user is still there: each of these is an answer to the submission.
 #[derive(Debug, thiserror::Error)]
 pub enum InitiateError {
     /// The provider did not exchange the token; the failure says what to do.
-    #[error("the user's token could not be exchanged")]
-    Refused(#[from] TokenFailure),
-    /// The provider gave an access token only. A job that lives longer than that cannot start:
+    #[error("the user's token could not be exchanged for `{}`", api.name)]
+    Refused {
+        /// The API it was to be exchanged for.
+        api: Box<DownstreamApi>,
+        /// Why not.
+        source: Box<TokenFailure>,
+    },
+    /// Entra gave an access token only. A job that lives longer than that cannot start:
     /// `offline_access` has to be granted to Errand's app registration.
     #[error("the identity provider issued no refresh token")]
     NoRefreshToken,
@@ -61,7 +75,11 @@ pub enum InitiateError {
 
 impl Sessions {
     /// Returns a grant for the caller: the session's own if it has one for this very token,
-    /// otherwise a new one by exchange for `api`.
+    /// otherwise a new one by exchange.
+    ///
+    /// `apis` are those that the document names, in its order. At Entra the token is exchanged for
+    /// the first, and the refresh token that comes with it serves them all; in the token-exchange
+    /// dialect it is exchanged for each that the session has no usable grant for.
     ///
     /// Without `session_key` a key is allocated, the same one for the same token. Submissions with
     /// one token that arrive together cost one exchange.
@@ -71,74 +89,140 @@ impl Sessions {
         &self,
         caller: &Caller,
         session_key: Option<&str>,
-        api: &DownstreamApi,
+        apis: &[&DownstreamApi],
     ) -> Result<Initiated, InitiateError> {
+        let apis = match self.dialect {
+            Dialect::Entra { .. } => &apis[..apis.len().min(1)],
+            Dialect::TokenExchange { .. } => apis,
+        };
         let hash = caller.assertion.hash();
-        if let Some(id) = self.usable_session(caller, session_key, hash).await? {
-            return Ok(Initiated { outcome: Outcome::Known(id), turn: None });
+        let known = self.known_grants(caller, session_key, hash, apis).await?;
+        if let Some(known) = known.filter(|known| known.missing.is_empty()) {
+            let outcome = Outcome::Known(known.id);
+            return Ok(Initiated { outcome, ends_at: known.ends_at, turn: None });
         }
         let key = session_key
             .map_or(KeyOrToken::Token(hash), |session_key| KeyOrToken::Key(session_key.to_owned()));
-        let turn = self.initiations.take((caller.principal.clone(), key)).await;
+        let turn = Some(self.initiations.take((caller.principal.clone(), key)).await);
         // Whoever had the turn before may have brought what is wanted.
-        let outcome = match self.usable_session(caller, session_key, hash).await? {
-            Some(id) => Outcome::Known(id),
-            None => Outcome::New(self.exchange(caller, session_key, hash, api).await?),
+        let known = self.known_grants(caller, session_key, hash, apis).await?;
+        let (missing, known_end) = match known {
+            Some(known) if known.missing.is_empty() => {
+                let outcome = Outcome::Known(known.id);
+                return Ok(Initiated { outcome, ends_at: known.ends_at, turn });
+            }
+            Some(known) => (known.missing, known.ends_at),
+            None => (apis.to_vec(), None),
         };
-        Ok(Initiated { outcome, turn: Some(turn) })
+        let exchanges = missing.into_iter().map(|api| self.exchange(caller, api));
+        let tokens: Vec<NewTokens> = futures::future::join_all(exchanges)
+            .await
+            .into_iter()
+            .collect::<Result<_, InitiateError>>()?;
+        let ends = tokens
+            .iter()
+            .filter(|tokens| tokens.refresh_token.is_none())
+            .map(|tokens| tokens.access_token.expires_at);
+        let ends_at = ends.chain(known_end).min();
+        let outcome = Outcome::New(self.new_grant(session_key, hash, tokens));
+        Ok(Initiated { outcome, ends_at, turn })
     }
 
     /// Exchanges a fresh token of the user into an existing session, and makes every job of it that
     /// waited for the user due. Always asks the provider: what it refused before it may grant now.
     ///
+    /// In the token-exchange dialect the session's other APIs, as far as they are `configured`, are
+    /// renewed too where the provider lets them: the user is there now and may not be later.
+    ///
     /// # Errors
-    /// As [`Sessions::initiate`]; the session and its jobs stay as they are.
+    /// As [`Sessions::initiate`], about `api`; the session and its jobs stay as they are.
     pub async fn resume(
         &self,
         caller: &Caller,
         session_key: &str,
         api: &DownstreamApi,
+        configured: &DownstreamApis,
     ) -> Result<(), InitiateError> {
         let hash = caller.assertion.hash();
-        let grant = self.exchange(caller, Some(session_key), hash, api).await?;
+        let mut tokens = vec![self.exchange(caller, api).await?];
+        let selector = SessionSelector::Key(session_key);
+        let session = self.store.find_session(&caller.principal, &self.client_id, selector).await?;
+        let grants = session.into_iter().flat_map(|session| session.grants);
+        let others = grants.filter_map(|grant| configured.get(&grant.api));
+        for other in others.filter(|other| other.name != api.name) {
+            // Refused: logged already, and told to the user when a job comes to need it.
+            tokens.extend(self.exchange(caller, other).await.ok());
+        }
+        let grant = self.new_grant(Some(session_key), hash, tokens);
         self.store.replace_grant(&caller.principal, &grant).await?;
         self.store.announce();
         Ok(())
     }
 
-    async fn usable_session(
+    /// Looks up what the caller's session has for `apis` already; none if it cannot be used at all.
+    async fn known_grants<'a>(
         &self,
         caller: &Caller,
         session_key: Option<&str>,
         hash: AssertionHash,
-    ) -> Result<Option<Uuid>, StoreError> {
+        apis: &[&'a DownstreamApi],
+    ) -> Result<Option<KnownGrants<'a>>, StoreError> {
         let selector = session_key.map_or(SessionSelector::Allocated(&hash), SessionSelector::Key);
         let found = self.store.find_session(&caller.principal, &self.client_id, selector).await?;
-        // Under the caller's own key another token is a newer sign-in: it replaces the grant. An
-        // allocated key belongs to its token, whatever grant it has by now.
+        // Under the caller's own key another token is a newer sign-in: it replaces the grants. An
+        // allocated key belongs to its token, whatever grants it has by now.
         let usable = |session: &KnownSession| {
             session.state == SessionState::Active
                 && (session_key.is_none() || session.assertion_hash == hash)
         };
-        Ok(found.filter(usable).map(|session| session.id))
+        let Some(session) = found.filter(usable) else { return Ok(None) };
+        let mut known = KnownGrants { id: session.id, missing: Vec::new(), ends_at: None };
+        let now = self.clock.now();
+        for api in apis {
+            let name = self.grant_for(api);
+            match session.grants.iter().find(|grant| grant.api == name) {
+                Some(KnownGrant { renewable: true, .. }) => {}
+                Some(KnownGrant { expires_at: Some(end), .. }) if *end > now => {
+                    known.ends_at = known.ends_at.into_iter().chain([*end]).min();
+                }
+                Some(_) | None => known.missing.push(*api),
+            }
+        }
+        Ok(Some(known))
+    }
+
+    fn new_grant(
+        &self,
+        session_key: Option<&str>,
+        assertion_hash: AssertionHash,
+        tokens: Vec<NewTokens>,
+    ) -> NewGrant {
+        NewGrant {
+            client_id: self.client_id.clone(),
+            session_key: session_key.map(str::to_owned),
+            assertion_hash,
+            tokens,
+        }
     }
 
     async fn exchange(
         &self,
         caller: &Caller,
-        session_key: Option<&str>,
-        assertion_hash: AssertionHash,
         api: &DownstreamApi,
-    ) -> Result<NewGrant, InitiateError> {
+    ) -> Result<NewTokens, InitiateError> {
         let obtained_at = self.clock.now();
-        let response =
-            self.token_endpoint.exchange(&caller.principal, &caller.assertion, api).await?;
-        let refresh_token = response.refresh_token.ok_or(InitiateError::NoRefreshToken)?;
-        Ok(NewGrant {
-            client_id: self.client_id.clone(),
-            session_key: session_key.map(str::to_owned),
-            assertion_hash,
-            refresh_token,
+        let answer = self.token_endpoint.exchange(&caller.principal, &caller.assertion, api).await;
+        let response = answer.map_err(|failure| InitiateError::Refused {
+            api: Box::new(api.clone()),
+            source: Box::new(failure),
+        })?;
+        match (&self.dialect, &response.refresh_token) {
+            (Dialect::Entra { .. }, None) => return Err(InitiateError::NoRefreshToken),
+            (Dialect::Entra { .. }, Some(_)) | (Dialect::TokenExchange { .. }, _) => {}
+        }
+        Ok(NewTokens {
+            api: self.grant_for(api).to_owned(),
+            refresh_token: response.refresh_token,
             access_token: NewAccessToken {
                 scope_set: scope_set(api),
                 access_token: response.access_token,
@@ -147,6 +231,15 @@ impl Sessions {
             },
         })
     }
+}
+
+/// What a session that can be used has for the APIs asked about.
+struct KnownGrants<'a> {
+    id: Uuid,
+    /// Those that the user's token has to be exchanged for.
+    missing: Vec<&'a DownstreamApi>,
+    /// When the first of the others ends that cannot be renewed.
+    ends_at: Option<Timestamp>,
 }
 
 /// What an access token for `api` is found again by.

@@ -5,9 +5,16 @@
 //! token is about to end). Refreshing follows a protocol that holds over any number of processes,
 //! because a refresh token that is sent twice can cost the session at providers that rotate it:
 //! `acquire.rs`.
+//!
+//! At Entra one refresh token is good for every API, so a session has one grant. In the
+//! token-exchange dialect a refresh token is bound to its API and the user's token is not kept: a
+//! session has a grant for each API that its documents name, all of them exchanged while the user is
+//! there.
 
 mod acquire;
 mod initiate;
+#[cfg(test)]
+mod tests;
 mod turns;
 
 use std::{sync::Arc, time::Duration};
@@ -21,7 +28,10 @@ pub use self::{
 };
 use self::{initiate::InitiationKey, turns::Turns};
 use crate::{
-    config::IdentityConfig, identity::TokenEndpoint, storage::SharedStore, time::SharedClock,
+    config::{Dialect, DownstreamApi, IdentityConfig},
+    identity::TokenEndpoint,
+    storage::SharedStore,
+    time::SharedClock,
 };
 
 /// How long the end of a process waits for refreshes: for the answer, and for the database.
@@ -33,9 +43,11 @@ pub struct Sessions {
     store: SharedStore,
     token_endpoint: TokenEndpoint,
     client_id: String,
+    dialect: Dialect,
     clock: SharedClock,
     initiations: Turns<InitiationKey>,
-    refreshes: Turns<Uuid>,
+    /// By session and grant.
+    refreshes: Turns<(Uuid, String)>,
     /// Refreshes under way: nothing may drop one between request and record.
     tasks: TaskTracker,
 }
@@ -47,11 +59,20 @@ impl Sessions {
             store,
             token_endpoint: TokenEndpoint::new(identity, Arc::clone(&clock)),
             client_id: identity.client_id.clone(),
+            dialect: identity.dialect.clone(),
             clock,
             initiations: Turns::default(),
             refreshes: Turns::default(),
             tasks: TaskTracker::new(),
         })
+    }
+
+    /// Which grant of a session tokens for `api` come from: its name in storage.
+    fn grant_for<'a>(&self, api: &'a DownstreamApi) -> &'a str {
+        match self.dialect {
+            Dialect::Entra { .. } => "",
+            Dialect::TokenExchange { .. } => &api.name,
+        }
     }
 
     /// Waits until no refresh is under way; at the end of a process, after its jobs.

@@ -24,6 +24,8 @@ pub(super) struct Place<'a> {
     pub(super) table: &'static str,
     pub(super) column: &'static str,
     pub(super) row: uuid::Uuid,
+    /// Which of several values of that column and row; empty where there is one.
+    pub(super) part: &'a str,
     pub(super) principal: &'a Principal,
 }
 
@@ -37,8 +39,10 @@ impl Place<'_> {
             self.principal.tenant.as_bytes(),
             self.principal.subject.as_bytes(),
         ];
+        // An empty one is left out: so were all of them once.
+        let part = (!self.part.is_empty()).then_some(self.part.as_bytes());
         let mut bytes = Vec::with_capacity(128);
-        for part in parts {
+        for part in parts.into_iter().chain(part) {
             bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
             bytes.extend_from_slice(part);
         }
@@ -198,7 +202,7 @@ mod tests {
     }
 
     fn place(principal: &Principal) -> Place<'_> {
-        Place { table: "jobs", column: "input", row: Uuid::nil(), principal }
+        Place { table: "jobs", column: "input", row: Uuid::nil(), part: "", principal }
     }
 
     proptest! {
@@ -213,6 +217,7 @@ mod tests {
                 Place { row: Uuid::max(), ..place(&alice) },
                 Place { column: "output", ..place(&alice) },
                 Place { table: "sessions", ..place(&alice) },
+                Place { part: "PartnerAPI", ..place(&alice) },
             ] {
                 prop_assert_eq!(cipher.open(elsewhere, &sealed), Err(CipherError::NotAuthentic));
             }

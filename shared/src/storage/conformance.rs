@@ -125,7 +125,11 @@ impl TestStore {
     }
 
     async fn grant(&self, session: Uuid, owner: &Principal) -> HeldGrant {
-        self.held_grant(session, owner, CLIENT, "read").await.unwrap().unwrap()
+        self.grant_for(session, "", owner).await
+    }
+
+    async fn grant_for(&self, session: Uuid, api: &str, owner: &Principal) -> HeldGrant {
+        self.held_grant(session, api, owner, CLIENT, "read").await.unwrap().unwrap()
     }
 }
 
@@ -156,8 +160,16 @@ fn new_grant(session_key: Option<&str>, assertion: u8) -> NewGrant {
         client_id: CLIENT.into(),
         session_key: session_key.map(Into::into),
         assertion_hash: AssertionHash::from_bytes(&[assertion; 32]).unwrap(),
-        refresh_token: RefreshToken::new(format!("refresh-{assertion}")),
-        access_token: access_token(&format!("access-{assertion}")),
+        tokens: vec![tokens("", assertion)],
+    }
+}
+
+/// What one exchange of user token number `assertion` brought.
+fn tokens(api: &str, assertion: u8) -> NewTokens {
+    NewTokens {
+        api: api.into(),
+        refresh_token: Some(RefreshToken::new(format!("refresh-{api}{assertion}"))),
+        access_token: access_token(&format!("access-{api}{assertion}")),
     }
 }
 
@@ -324,7 +336,7 @@ async fn a_waiting_job_is_claimed_when_it_is_due(store: TestStore) {
 async fn a_suspended_job_goes_on_when_its_user_returns(store: TestStore) {
     let id = store.submit(&alice(), Some(Grant::New(&new_grant(Some("k"), 1)))).await;
     let session = store.session(&alice(), "k").await;
-    let version = store.grant(session.id, &alice()).await.version;
+    let version = store.grant(session.id, &alice()).await.session_version;
     let claimed = store.claim_one().await;
     assert_eq!(claimed.session_id, Some(session.id));
     let suspend = record(Next::Suspend { suspension: suspension(), session_version: version });
@@ -339,7 +351,7 @@ async fn a_suspended_job_goes_on_when_its_user_returns(store: TestStore) {
     store.replace_grant(&alice(), &new_grant(Some("k"), 2)).await.unwrap();
     assert_eq!(store.get(id, &alice()).await.status, JobStatus::Waiting);
     let claimed = store.claim_one().await;
-    let version = store.grant(session.id, &alice()).await.version;
+    let version = store.grant(session.id, &alice()).await.session_version;
     let again = record(Next::Suspend { suspension: suspension(), session_version: version });
     store.record(&claimed.lease, &again).await.unwrap();
 
@@ -363,10 +375,10 @@ async fn two_users_with_one_key_never_meet(store: TestStore) {
     let (hers, his) =
         (store.session(&alice(), "monday").await, store.session(&bob(), "monday").await);
     assert_ne!(hers.id, his.id);
-    assert!(store.held_grant(hers.id, &bob(), CLIENT, "read").await.unwrap().is_none());
+    assert!(store.held_grant(hers.id, "", &bob(), CLIENT, "read").await.unwrap().is_none());
     let other_client = "99999999-2222-4333-8444-555555555555";
-    assert!(store.held_grant(hers.id, &alice(), other_client, "read").await.unwrap().is_none());
-    assert!(store.begin_refresh(hers.id, &bob(), 1, MINUTE).await.unwrap().is_none());
+    assert!(store.held_grant(hers.id, "", &alice(), other_client, "read").await.unwrap().is_none());
+    assert!(store.begin_refresh(hers.id, "", &bob(), 1, MINUTE).await.unwrap().is_none());
     let (_, submitted) = store.try_submit(&bob(), Some(Grant::Known(hers.id)), None).await;
     assert_eq!(submitted, Submitted::SessionChanged);
 }
@@ -403,7 +415,7 @@ async fn a_new_grant_replaces_the_one_before(store: TestStore) {
     assert!(after.version > before.version);
     assert_eq!(after.token.unwrap().access_token.expose(), "access-2");
     let late = store
-        .finish_refresh(session.id, &alice(), before.version, &access_token("late"), None)
+        .finish_refresh(session.id, "", &alice(), before.version, &access_token("late"), None)
         .await;
     assert!(!late.unwrap());
     assert_eq!(
@@ -416,8 +428,8 @@ async fn a_refresh_token_is_presented_by_one_at_a_time(store: TestStore) {
     store.submit(&alice(), Some(Grant::New(&new_grant(Some("k"), 1)))).await;
     let id = store.session(&alice(), "k").await.id;
     let version = store.grant(id, &alice()).await.version;
-    let attempts =
-        (0..8).map(|_| async { store.begin_refresh(id, &alice(), version, MINUTE).await.unwrap() });
+    let attempts = (0..8)
+        .map(|_| async { store.begin_refresh(id, "", &alice(), version, MINUTE).await.unwrap() });
     let mut started: Vec<RefreshStart> =
         futures::future::join_all(attempts).await.into_iter().flatten().collect();
     assert_eq!(started.len(), 1);
@@ -427,15 +439,15 @@ async fn a_refresh_token_is_presented_by_one_at_a_time(store: TestStore) {
 
     let new = RefreshToken::new("refresh-2".to_owned());
     let token = access_token("fresh");
-    assert!(store.finish_refresh(id, &alice(), version, &token, Some(&new)).await.unwrap());
-    assert!(!store.finish_refresh(id, &alice(), version, &token, Some(&new)).await.unwrap());
+    assert!(store.finish_refresh(id, "", &alice(), version, &token, Some(&new)).await.unwrap());
+    assert!(!store.finish_refresh(id, "", &alice(), version, &token, Some(&new)).await.unwrap());
     let grant = store.grant(id, &alice()).await;
     assert_eq!((grant.version, grant.presented), (version + 1, 0));
-    let next = store.begin_refresh(id, &alice(), grant.version, MINUTE).await.unwrap().unwrap();
+    let next = store.begin_refresh(id, "", &alice(), grant.version, MINUTE).await.unwrap().unwrap();
     assert_eq!(next.refresh_token.expose(), "refresh-2");
     // An answer without a refresh token keeps the old one.
-    assert!(store.finish_refresh(id, &alice(), grant.version, &token, None).await.unwrap());
-    let kept = store.begin_refresh(id, &alice(), grant.version + 1, MINUTE).await.unwrap();
+    assert!(store.finish_refresh(id, "", &alice(), grant.version, &token, None).await.unwrap());
+    let kept = store.begin_refresh(id, "", &alice(), grant.version + 1, MINUTE).await.unwrap();
     assert_eq!(kept.unwrap().refresh_token.expose(), "refresh-2");
 }
 
@@ -443,35 +455,110 @@ async fn an_unanswered_presentation_is_counted_and_a_lost_refresher_replaced(sto
     store.submit(&alice(), Some(Grant::New(&new_grant(Some("k"), 1)))).await;
     let id = store.session(&alice(), "k").await.id;
     let version = store.grant(id, &alice()).await.version;
-    let lost = store.begin_refresh(id, &alice(), version, Duration::ZERO).await.unwrap().unwrap();
-    let start = store.begin_refresh(id, &alice(), version, MINUTE).await.unwrap().unwrap();
+    let lost =
+        store.begin_refresh(id, "", &alice(), version, Duration::ZERO).await.unwrap().unwrap();
+    let start = store.begin_refresh(id, "", &alice(), version, MINUTE).await.unwrap().unwrap();
     let abandoned = Abandoned { unanswered: true, refused_at: None, not_before: None };
-    store.abandon_refresh(id, version, lost.refresher, abandoned).await.unwrap();
-    assert!(store.begin_refresh(id, &alice(), version, MINUTE).await.unwrap().is_none());
+    store.abandon_refresh(id, "", version, lost.refresher, abandoned).await.unwrap();
+    assert!(store.begin_refresh(id, "", &alice(), version, MINUTE).await.unwrap().is_none());
 
     let not_sent =
         Abandoned { unanswered: false, not_before: Some(time(1_900_000_000)), ..abandoned };
-    store.abandon_refresh(id, version, start.refresher, not_sent).await.unwrap();
+    store.abandon_refresh(id, "", version, start.refresher, not_sent).await.unwrap();
     let grant = store.grant(id, &alice()).await;
     assert_eq!((grant.presented, grant.not_before), (1, Some(time(1_900_000_000))));
-    assert!(store.begin_refresh(id, &alice(), version, MINUTE).await.unwrap().is_some());
+    assert!(store.begin_refresh(id, "", &alice(), version, MINUTE).await.unwrap().is_some());
 }
 
 async fn a_dead_grant_leaves_no_token_behind(store: TestStore) {
     store.submit(&alice(), Some(Grant::New(&new_grant(Some("k"), 1)))).await;
     let id = store.session(&alice(), "k").await.id;
     let version = store.grant(id, &alice()).await.version;
-    assert!(!store.end_grant(id, version - 1).await.unwrap());
-    assert!(store.end_grant(id, version).await.unwrap());
+    assert!(!store.end_grant(id, "", version - 1).await.unwrap());
+    assert!(store.end_grant(id, "", version).await.unwrap());
     let grant = store.grant(id, &alice()).await;
     assert_eq!(grant.state, SessionState::InteractionRequired);
     assert!(grant.token.is_none());
-    assert!(store.begin_refresh(id, &alice(), grant.version, MINUTE).await.unwrap().is_none());
+    assert!(store.begin_refresh(id, "", &alice(), grant.version, MINUTE).await.unwrap().is_none());
     let (_, submitted) = store.try_submit(&alice(), Some(Grant::Known(id)), None).await;
     assert_eq!(submitted, Submitted::SessionChanged);
     // A new exchange under the key revives it.
     store.submit(&alice(), Some(Grant::New(&new_grant(Some("k"), 2)))).await;
     assert_eq!(store.session(&alice(), "k").await.state, SessionState::Active);
+}
+
+async fn each_api_can_have_a_grant_of_its_own(store: TestStore) {
+    let bound = |apis: &[&str], assertion| NewGrant {
+        tokens: apis.iter().map(|api| tokens(api, assertion)).collect(),
+        ..new_grant(Some("k"), assertion)
+    };
+    store.submit(&alice(), Some(Grant::New(&bound(&["A", "B"], 1)))).await;
+    let id = store.session(&alice(), "k").await.id;
+    let (a, b) =
+        (store.grant_for(id, "A", &alice()).await, store.grant_for(id, "B", &alice()).await);
+    assert_eq!(a.token.unwrap().access_token.expose(), "access-A1");
+    assert_eq!(b.token.unwrap().access_token.expose(), "access-B1");
+    let none = store.grant(id, &alice()).await;
+    assert!(!none.renewable && none.token.is_none() && none.state == SessionState::Active);
+
+    // Two leases at once, and one refresh does not disturb the other.
+    let start_a = store.begin_refresh(id, "A", &alice(), a.version, MINUTE).await.unwrap().unwrap();
+    let start_b = store.begin_refresh(id, "B", &alice(), b.version, MINUTE).await.unwrap().unwrap();
+    assert_eq!(start_a.refresh_token.expose(), "refresh-A1");
+    assert_eq!(start_b.refresh_token.expose(), "refresh-B1");
+    let fresh = access_token("fresh");
+    assert!(store.finish_refresh(id, "A", &alice(), a.version, &fresh, None).await.unwrap());
+    assert_eq!(store.grant_for(id, "B", &alice()).await.version, b.version);
+
+    // One grant dies: the session lives on with the other, until that dies too.
+    assert!(store.end_grant(id, "B", b.version).await.unwrap());
+    let dead = store.grant_for(id, "B", &alice()).await;
+    assert!(!dead.renewable && dead.token.is_none());
+    let late = store.finish_refresh(id, "B", &alice(), b.version, &fresh, None).await;
+    assert!(!late.unwrap());
+    let session = store.session(&alice(), "k").await;
+    assert_eq!(session.state, SessionState::Active);
+    let known =
+        |api: &str, renewable, expires_at| KnownGrant { api: api.into(), renewable, expires_at };
+    let end = Some(time(1_800_003_600));
+    assert_eq!(session.grants, [known("A", true, end), known("B", false, None)]);
+
+    // The user returns for B only: A stays as it is, every suspended job is woken.
+    let before = store.grant_for(id, "A", &alice()).await;
+    store.replace_grant(&alice(), &bound(&["B"], 2)).await.unwrap();
+    let after = store.grant_for(id, "A", &alice()).await;
+    assert_eq!(after.version, before.version);
+    assert!(after.session_version > before.session_version);
+    let renewed = store.grant_for(id, "B", &alice()).await;
+    assert!(renewed.version > dead.version);
+    assert_eq!(renewed.token.unwrap().access_token.expose(), "access-B2");
+
+    assert!(store.end_grant(id, "A", after.version).await.unwrap());
+    assert!(store.end_grant(id, "B", renewed.version).await.unwrap());
+    let state = store.session(&alice(), "k").await.state;
+    assert_eq!(state, SessionState::InteractionRequired);
+}
+
+async fn a_grant_without_a_refresh_token_has_nothing_to_present(store: TestStore) {
+    let unrenewable = NewTokens { refresh_token: None, ..tokens("A", 1) };
+    let grant = NewGrant { tokens: vec![unrenewable], ..new_grant(Some("k"), 1) };
+    store.submit(&alice(), Some(Grant::New(&grant))).await;
+    let id = store.session(&alice(), "k").await.id;
+    let grant = store.grant_for(id, "A", &alice()).await;
+    assert!(!grant.renewable && grant.token.is_some());
+    let start = store.begin_refresh(id, "A", &alice(), grant.version, MINUTE).await.unwrap();
+    assert!(start.is_none());
+}
+
+async fn nobody_else_refreshes_a_grant(store: TestStore) {
+    let both = NewGrant { tokens: vec![tokens("A", 1), tokens("B", 1)], ..new_grant(Some("k"), 1) };
+    store.submit(&alice(), Some(Grant::New(&both))).await;
+    let id = store.session(&alice(), "k").await.id;
+    let grant = store.grant_for(id, "A", &alice()).await;
+    assert!(store.begin_refresh(id, "A", &bob(), grant.version, MINUTE).await.unwrap().is_none());
+    let token = access_token("foreign");
+    assert!(!store.finish_refresh(id, "A", &bob(), grant.version, &token, None).await.unwrap());
+    assert_eq!(store.grant_for(id, "A", &alice()).await.version, grant.version);
 }
 
 async fn an_idempotency_key_makes_one_job(store: TestStore) {
@@ -552,6 +639,9 @@ on_both! {
     a_refresh_token_is_presented_by_one_at_a_time
     an_unanswered_presentation_is_counted_and_a_lost_refresher_replaced
     a_dead_grant_leaves_no_token_behind
+    each_api_can_have_a_grant_of_its_own
+    a_grant_without_a_refresh_token_has_nothing_to_present
+    nobody_else_refreshes_a_grant
     an_idempotency_key_makes_one_job
     a_job_that_cannot_be_decrypted_keeps_no_other_from_running
     several_processes_may_open_one_new_database

@@ -12,14 +12,17 @@ use crate::{
     time::Timestamp,
 };
 
-/// Stored grants. Every change is fenced by the session's version: a late answer changes nothing.
+/// Stored grants. Every change is fenced by the grant's version: a late answer changes nothing.
+///
+/// A grant is named by its session and its `api`, which is empty where one grant serves every API.
 #[async_trait]
 pub trait Grants: fmt::Debug + Send + Sync {
-    /// Returns the session's grant and its access token for `scope_set`, if the session is there,
-    /// `owner`'s and `client_id`'s.
+    /// Returns the grant and its access token for `scope_set`, if the session is there, `owner`'s and
+    /// `client_id`'s. A session that has no such grant counts as having a dead one.
     async fn held_grant(
         &self,
         session_id: Uuid,
+        api: &str,
         owner: &Principal,
         client_id: &str,
         scope_set: &str,
@@ -29,6 +32,7 @@ pub trait Grants: fmt::Debug + Send + Sync {
     async fn begin_refresh(
         &self,
         session_id: Uuid,
+        api: &str,
         owner: &Principal,
         version: i64,
         lease: Duration,
@@ -39,6 +43,7 @@ pub trait Grants: fmt::Debug + Send + Sync {
     async fn finish_refresh(
         &self,
         session_id: Uuid,
+        api: &str,
         owner: &Principal,
         version: i64,
         access_token: &NewAccessToken,
@@ -49,14 +54,20 @@ pub trait Grants: fmt::Debug + Send + Sync {
     async fn abandon_refresh(
         &self,
         session_id: Uuid,
+        api: &str,
         version: i64,
         refresher: Uuid,
         abandoned: Abandoned,
     ) -> Result<(), StoreError>;
 
-    /// Erases the tokens: the provider said that the refresh token is dead. False if the grant was
-    /// replaced meanwhile.
-    async fn end_grant(&self, session_id: Uuid, version: i64) -> Result<bool, StoreError>;
+    /// Erases the grant's tokens: the provider said that the refresh token is dead. A session that is
+    /// left without any token needs its user. False if the grant was replaced meanwhile.
+    async fn end_grant(
+        &self,
+        session_id: Uuid,
+        api: &str,
+        version: i64,
+    ) -> Result<bool, StoreError>;
 }
 
 /// What a session may be used for.
@@ -64,7 +75,7 @@ pub trait Grants: fmt::Debug + Send + Sync {
 pub enum SessionState {
     /// Its tokens can be used and refreshed.
     Active,
-    /// Its grant is dead; its user must come back.
+    /// Its grants are dead; its user must come back.
     InteractionRequired,
     /// Its user stopped it.
     Stopped,
@@ -97,13 +108,17 @@ impl FromStr for SessionState {
     }
 }
 
-/// A session's grant as it stands.
+/// A grant as it stands.
 #[derive(Debug)]
 pub struct HeldGrant {
-    /// Whether it can be used.
+    /// Whether its session can be used.
     pub state: SessionState,
-    /// Its fence.
+    /// The session's fence: greater each time that the user acts.
+    pub session_version: i64,
+    /// The grant's own fence: greater each time that it changes.
     pub version: i64,
+    /// Whether there is a refresh token.
+    pub renewable: bool,
     /// No token request before this.
     pub not_before: Option<Timestamp>,
     /// When the provider refused the refresh token without saying that it is dead.

@@ -31,8 +31,8 @@ pub use self::{
     grants::{Abandoned, Grants, HeldGrant, HeldToken, NewAccessToken, RefreshStart, SessionState},
     queue::{ClaimedJob, Lease, Next, Queue, Record, Renewed},
     submissions::{
-        Grant, IdempotencyKey, KnownSession, NewGrant, NewJob, Replay, SessionSelector, Submission,
-        Submissions, Submitted,
+        Grant, IdempotencyKey, KnownGrant, KnownSession, NewGrant, NewJob, NewTokens, Replay,
+        SessionSelector, Submission, Submissions, Submitted,
     },
     webhooks::{Delivery, Tried, Webhooks},
 };

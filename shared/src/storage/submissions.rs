@@ -33,7 +33,8 @@ pub trait Submissions: fmt::Debug + Send + Sync {
 
     /// Writes grant, job and idempotency key in one transaction; durable when it returns.
     ///
-    /// A new grant replaces the one under its key and wakes every suspended job of that session.
+    /// A new grant replaces those of its APIs under its key and wakes every suspended job of that
+    /// session.
     async fn submit(&self, submission: &Submission<'_>) -> Result<Submitted, StoreError>;
 
     /// Writes a new grant into the session under its key and wakes every suspended job of it.
@@ -59,8 +60,21 @@ pub struct KnownSession {
     pub id: Uuid,
     /// Whether its grant can be used.
     pub state: SessionState,
-    /// The user token its present grant was exchanged for.
+    /// The user token that was exchanged last.
     pub assertion_hash: AssertionHash,
+    /// Its grants, dead ones included.
+    pub grants: Vec<KnownGrant>,
+}
+
+/// A grant of a session as far as a submission needs to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownGrant {
+    /// The API it is good for; empty: any.
+    pub api: String,
+    /// Whether there is a refresh token.
+    pub renewable: bool,
+    /// When its last access token ends.
+    pub expires_at: Option<Timestamp>,
 }
 
 /// An `Idempotency-Key` with what it was sent with.
@@ -107,7 +121,7 @@ pub enum Grant<'a> {
     New(&'a NewGrant),
 }
 
-/// What an exchange brought, for a session that may exist already.
+/// What the user's token was exchanged for, for a session that may exist already.
 #[derive(Debug)]
 pub struct NewGrant {
     /// Errand's own client id.
@@ -116,8 +130,17 @@ pub struct NewGrant {
     pub session_key: Option<String>,
     /// The user token that was exchanged.
     pub assertion_hash: AssertionHash,
-    /// What the session lives on.
-    pub refresh_token: RefreshToken,
+    /// What came of each exchange. Grants of other APIs in the session stay as they are.
+    pub tokens: Vec<NewTokens>,
+}
+
+/// What one exchange brought.
+#[derive(Debug)]
+pub struct NewTokens {
+    /// The API that the refresh token is good for; empty: any.
+    pub api: String,
+    /// What the grant lives on; without one it ends with the access token.
+    pub refresh_token: Option<RefreshToken>,
     /// The access token that came with it.
     pub access_token: NewAccessToken,
 }

@@ -219,6 +219,7 @@ pub(super) mod tests {
     pub(in crate::workflow) fn api(base_url: &str) -> DownstreamApi {
         let second = Duration::from_secs(1);
         DownstreamApi {
+            name: "api".to_owned(),
             base_url: base_url.parse().unwrap(),
             scopes: vec!["api://partner/read".to_owned()],
             required_scopes: Vec::new(),

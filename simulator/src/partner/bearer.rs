@@ -3,7 +3,7 @@ use crate::{answer::HttpAnswer, apis::Api, jwt::Jwt, tenant::Tenant, user::User}
 /// The user a call is made for.
 pub(crate) struct Caller {
     pub(crate) user: User,
-    /// `uti` of the token.
+    /// `uti` or `jti` of the token.
     pub(crate) token_id: String,
 }
 
@@ -25,19 +25,24 @@ pub(crate) fn verify(
     if !tenant.keys().signed(&token) {
         return Err(invalid("signature"));
     }
-    if token.text("iss") != tenant.issuer_v2(token.text("tid")) {
+    let issuer = token.text("iss");
+    let (scope, token_id) = if issuer == tenant.realm_issuer() {
+        ("scope", "jti")
+    } else if issuer == tenant.issuer_v2(token.text("tid")) {
+        ("scp", "uti")
+    } else {
         return Err(invalid("issuer"));
-    }
+    };
     if token.text("aud") != api.identifier_uri {
         return Err(invalid("audience"));
     }
     if !token.is_in_time(tenant.clock.now(), 0) {
         return Err(invalid("expired"));
     }
-    if !token.text("scp").split(' ').any(|scope| scope == api.permission) {
+    if !token.text(scope).split(' ').any(|scope| scope == api.permission) {
         return Err(refusal(403, r#"Bearer error="insufficient_scope""#));
     }
-    Ok(Caller { user: User::of_token(&token), token_id: token.text("uti").to_owned() })
+    Ok(Caller { user: User::of_token(&token), token_id: token.text(token_id).to_owned() })
 }
 
 fn refusal(status: u16, challenge: &str) -> HttpAnswer {

@@ -259,3 +259,88 @@ async fn a_taken_port_is_an_error_that_names_it() {
     let error = Simulator::start(Options { port, ..Options::default() }).await.unwrap_err();
     assert_eq!(error.to_string(), format!("port {port} is taken"));
 }
+
+const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+const TOKEN_TYPES: &str = "urn:ietf:params:oauth:token-type:";
+
+impl Client {
+    async fn realm(&self, endpoint: &str, fields: &[(&str, &str)]) -> Response {
+        let description = self.simulator.description();
+        let mut form = vec![
+            ("client_id", description.client_id.as_str()),
+            ("client_secret", &description.client_secret),
+        ];
+        form.extend(fields);
+        let url = format!("{}/{endpoint}", self.simulator.realm_authority());
+        self.http.post(url).form(&form).send().await.unwrap()
+    }
+
+    async fn token_exchange(&self, token: &str, fields: &[(&str, &str)]) -> (u16, Value) {
+        let token_type = format!("{TOKEN_TYPES}access_token");
+        let mut form = vec![
+            ("grant_type", EXCHANGE),
+            ("subject_token", token),
+            ("subject_token_type", &token_type),
+        ];
+        form.extend(fields);
+        let answer = self.realm("token", &form).await;
+        (answer.status().as_u16(), answer.json().await.unwrap())
+    }
+}
+
+const PARTNER_AUDIENCE: (&str, &str) = ("audience", "api://partner-api-id");
+
+#[tokio::test]
+async fn the_realm_exchanges_for_one_api_and_rotates_strictly() {
+    let client = Client::of(Options::default()).await;
+    let token = client.simulator.realm_user_token("alice");
+    let offline = [PARTNER_AUDIENCE, ("scope", "read offline_access")];
+    let (status, first) = client.token_exchange(&token, &offline).await;
+    assert_eq!(status, 200);
+    let access_token = first["access_token"].as_str().unwrap();
+    assert_eq!(client.complete(access_token, "k").await.unwrap().status(), StatusCode::OK);
+    assert_eq!(client.simulator.calls()[0].user, "alice");
+
+    let refresh = async |token: &Value| {
+        let fields = [("grant_type", "refresh_token"), ("refresh_token", token.as_str().unwrap())];
+        let answer = client.realm("token", &fields).await;
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap())
+    };
+    let (status, second) = refresh(&first["refresh_token"]).await;
+    assert_eq!(status, 200);
+    let (status, reused) = refresh(&first["refresh_token"]).await;
+    assert_eq!((status, &reused["error"]), (400, &json!("invalid_grant")));
+    assert_eq!(refresh(&second["refresh_token"]).await.0, 400);
+
+    let by_type = format!("{TOKEN_TYPES}refresh_token");
+    let by_type = [PARTNER_AUDIENCE, ("requested_token_type", &by_type)];
+    let (_, third) = client.token_exchange(&token, &by_type).await;
+    let revoked = [("token", third["refresh_token"].as_str().unwrap())];
+    assert_eq!(client.realm("revoke", &revoked).await.status(), StatusCode::OK);
+    assert_eq!(refresh(&third["refresh_token"]).await.0, 400);
+}
+
+#[tokio::test]
+async fn the_realm_refuses_in_the_words_of_the_standard() {
+    let client = Client::of(Options::default()).await;
+    let simulator = &client.simulator;
+    let good = simulator.realm_user_token("alice");
+    let mut foreign = simulator.realm_user_claims("alice");
+    foreign["aud"] = "other".into();
+    let foreign = simulator.sign(&simulator.token_header(), &foreign);
+    let entra = simulator.user_token("alice");
+    let unknown = ("audience", "api://unknown");
+    for (token, fields, error) in [
+        ("not-a-jwt", vec![PARTNER_AUDIENCE], "invalid_request"),
+        (&entra, vec![PARTNER_AUDIENCE], "invalid_request"),
+        (&foreign, vec![PARTNER_AUDIENCE], "access_denied"),
+        (&good, vec![unknown], "invalid_target"),
+        (&good, vec![PARTNER_AUDIENCE, ("resource", "https://x")], "invalid_target"),
+        (&good, vec![PARTNER_AUDIENCE, ("scope", "write")], "invalid_scope"),
+    ] {
+        let (status, body) = client.token_exchange(token, &fields).await;
+        assert_eq!((status, &body["error"]), (400, &json!(error)));
+    }
+    let (_, plain) = client.token_exchange(&good, &[PARTNER_AUDIENCE]).await;
+    assert_eq!(plain.get("refresh_token"), None);
+}

@@ -86,16 +86,19 @@ const TOML_PROBLEMS: &[(&str, &str, &str)] = &[
     ("workflows.directory = '/'", "", "[workflows] directory: `directory` is not supported yet"),
     (
         "",
-        "dialect = 'token-exchange'",
-        "[identity] dialect: `dialect = \"token-exchange\"` is not supported yet",
+        "dialect = 'canary-3f1c'",
+        "[identity] dialect: expected `\"entra\"` or `\"token-exchange\"`",
     ),
-    ("", "dialect = 'canary-3f1c'", "[identity] dialect: expected `\"entra\"`"),
-    ("", "authority = 'https://a'", "[identity] authority: `authority` is not supported yet"),
-    ("", "refresh = 'none'", "[identity] refresh: `refresh` is not supported yet"),
+    (
+        "",
+        "authority = 'https://a'",
+        "[identity] authority: only with `dialect = \"token-exchange\"`",
+    ),
+    ("", "refresh = 'none'", "[identity] refresh: only with `dialect = \"token-exchange\"`"),
     (
         "",
         "subject_token_type = 'x'",
-        "[identity] subject_token_type: `subject_token_type` is not supported yet",
+        "[identity] subject_token_type: only with `dialect = \"token-exchange\"`",
     ),
     (
         "",

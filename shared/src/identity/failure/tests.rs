@@ -5,8 +5,8 @@ use super::{
         ForbiddenCaller, Operator, Permanent, RejectAssertion, Retry, RetryFew, RetrySlow,
         SuspendForAdministrator, SuspendForUser,
     },
-    FailedGrant::{JwtBearer, RefreshToken},
     Gate::{ClientAndTenant, Session, TenantAndApi},
+    GrantKind::{BoundRefreshToken, JwtBearer, RefreshToken, TokenExchange},
     RefreshTokenState::{Dead, Doubtful, Usable},
     SuspensionReason::{ConsentRequired, InteractionRequired, SessionRevoked},
     *,
@@ -27,7 +27,7 @@ fn outcome(status: u16, retry_after: Option<u64>, body: Value) -> Outcome {
 }
 
 #[track_caller]
-fn refused(grant: FailedGrant, body: &Value) -> (Decision, Gate, RefreshTokenState) {
+fn refused(grant: GrantKind, body: &Value) -> (Decision, Gate, RefreshTokenState) {
     let verdict = decide(grant, &outcome(400, None, body.clone()));
     (verdict.decision, verdict.gate, verdict.refresh_token)
 }
@@ -67,6 +67,39 @@ fn every_error_has_its_decision() {
         ),
         (SuspendForAdministrator, Session, Usable)
     );
+}
+
+#[test]
+fn every_error_of_any_provider_has_its_decision() {
+    let few = RetryFew { then: LastResort::Permanent };
+    for (error, on_refresh, at_submission) in [
+        // No slow second try: with strict rotation the family is revoked.
+        ("invalid_grant", (REVOKED, Session, Dead), RejectAssertion),
+        ("invalid_request", (Permanent, Session, Usable), RejectAssertion),
+        ("invalid_token", (few, Session, Usable), RejectAssertion),
+        ("unauthorized_client", (Operator, Session, Usable), RejectAssertion),
+        ("access_denied", (INTERACTION, Session, Usable), RejectAssertion),
+        ("interaction_required", (INTERACTION, Session, Usable), INTERACTION),
+        ("login_required", (INTERACTION, Session, Usable), INTERACTION),
+        ("consent_required", (CONSENT, Session, Usable), CONSENT),
+        ("invalid_client", (Operator, ClientAndTenant, Usable), Operator),
+        ("unsupported_grant_type", (Operator, Session, Usable), Operator),
+        ("invalid_scope", (Operator, TenantAndApi, Usable), Operator),
+        ("invalid_resource", (Operator, TenantAndApi, Usable), Operator),
+        ("invalid_target", (Operator, TenantAndApi, Usable), Operator),
+        ("temporarily_unavailable", (NOW, Session, Usable), NOW),
+        ("slow_down", (NOW, Session, Usable), NOW),
+        ("brand_new", (few, Session, Usable), few),
+    ] {
+        let body = json!({ "error": error });
+        assert_eq!(refused(BoundRefreshToken, &body), on_refresh, "{error}");
+        let (decision, _, state) = refused(TokenExchange, &body);
+        assert_eq!((decision, state), (at_submission, Usable), "{error}");
+    }
+    // Entra's words mean nothing elsewhere, and Auth0 answers 403.
+    let body = json!({"error": "invalid_grant", "suberror": "consent_required", "claims": CLAIMS});
+    let verdict = decide(BoundRefreshToken, &outcome(403, None, body));
+    assert_eq!((verdict.decision, verdict.refresh_token), (REVOKED, Dead));
 }
 
 #[test]

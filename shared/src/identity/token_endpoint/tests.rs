@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     config::{
-        self, AssertionAlgorithm, CertificateFile, ClientAuthentication, ClientCertificate,
-        ManagedIdentity, ManagedIdentitySource,
+        self, AssertionAlgorithm, CertificateFile, ClientAuthentication, ClientCertificate, KeyId,
+        ManagedIdentity, ManagedIdentitySource, RefreshRequest,
     },
     time::{ManualClock, Timestamp},
 };
@@ -33,6 +33,13 @@ impl Fixture {
         provider.script(answers);
         let config = test_provider::configuration(provider.instance.clone());
         Self { provider, config, api: test_provider::downstream_api() }
+    }
+
+    fn move_to(&mut self, new: Url) {
+        match &mut self.config.dialect {
+            Dialect::Entra { instance, .. } => *instance = new,
+            Dialect::TokenExchange { authority, .. } => *authority = new,
+        }
     }
 
     fn endpoint(&self) -> TokenEndpoint {
@@ -109,7 +116,7 @@ async fn an_exchange_sends_the_callers_token_on_behalf_of_the_user() {
     assert_eq!(request.headers["return-client-request-id"], "true");
     assert_eq!(request.headers["x-anchormailbox"], format!("oid:user-1@{TENANT}"));
     let id = request.headers["client-request-id"].to_str().unwrap();
-    assert!(Uuid::try_parse(id).is_ok());
+    assert!(uuid::Uuid::try_parse(id).is_ok());
 }
 
 #[tokio::test]
@@ -208,6 +215,7 @@ fn unusable() -> [(config::ClientCredential, &'static str); 4] {
     let certificate = |file| {
         let algorithm = AssertionAlgorithm::Ps256;
         config::ClientCredential::Certificate(ClientCertificate {
+            key_id: KeyId::Omitted,
             file,
             algorithm,
             send_x5c: false,
@@ -294,7 +302,7 @@ async fn the_providers_refusal_counts_when_the_next_credential_cannot_be_used() 
 async fn a_provider_that_is_not_there_has_processed_nothing() {
     let mut fixture = Fixture::answering(vec![token()]).await;
     let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    fixture.config.instance = format!("http://{unused}/").parse().unwrap();
+    fixture.move_to(format!("http://{unused}/").parse().unwrap());
     let failure = fixture.refresh().await.unwrap_err();
     assert_eq!(failure.presented, Presented::NotProcessed);
     assert_eq!(failure.decision, Decision::Retry { after: None });
@@ -315,7 +323,7 @@ async fn a_connection_that_breaks_after_sending_leaves_it_open() {
             let _ = stream.try_write(answer.as_bytes());
         }
     });
-    fixture.config.instance = format!("http://{address}/").parse().unwrap();
+    fixture.move_to(format!("http://{address}/").parse().unwrap());
     for _ in 0..2 {
         let failure = fixture.refresh().await.unwrap_err();
         assert_eq!(failure.presented, Presented::Unanswered, "{failure}");
@@ -380,4 +388,109 @@ async fn reserved_scopes_alone_are_refused_before_anything_is_sent() {
     fixture.api.scopes = vec!["openid".to_owned()];
     assert_eq!(fixture.exchange().await.unwrap_err().decision, Decision::Operator);
     assert!(fixture.provider.received().is_empty());
+}
+
+/// An endpoint of a provider that is not Entra, which gives these answers.
+async fn openid(refresh: RefreshRequest, answers: Vec<Scripted>) -> Fixture {
+    let fixture = Fixture::answering(answers).await;
+    fixture.provider.publish_openid_metadata(&json!({}));
+    let config = test_provider::token_exchange(&fixture.provider.instance, refresh);
+    let mut api = fixture.api.clone();
+    api.scopes = vec!["read write".to_owned()];
+    api.extra_token_parameters = form(&[("audience", "partner"), ("scope", "kept")]);
+    Fixture { config, api, ..fixture }
+}
+
+#[tokio::test]
+async fn a_token_exchange_says_what_rfc_8693_says_and_nothing_of_entras() {
+    let access_token_type = "urn:ietf:params:oauth:token-type:access_token";
+    let refresh_token_type = "urn:ietf:params:oauth:token-type:refresh_token";
+    let common = [
+        ("audience", "partner"),
+        ("client_id", test_provider::CLIENT_ID),
+        ("client_secret", "s3cret~value"),
+        ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+        ("subject_token", ASSERTION),
+        ("subject_token_type", access_token_type),
+    ];
+    for (refresh, differing) in [
+        (RefreshRequest::OfflineAccess, vec![("scope", "offline_access read write")]),
+        (
+            RefreshRequest::RequestedType,
+            vec![("requested_token_type", refresh_token_type), ("scope", "read write")],
+        ),
+        (RefreshRequest::None, vec![("scope", "read write")]),
+    ] {
+        let fixture = openid(refresh, vec![token()]).await;
+        fixture.exchange().await.unwrap();
+        let [request] = &fixture.provider.received()[..] else { panic!("one request") };
+        assert_eq!(request.path, "/realm/token");
+        assert_eq!(request.form, form(&[&common[..], &differing].concat()), "{refresh:?}");
+        assert!(!request.headers.contains_key("x-anchormailbox"));
+    }
+}
+
+#[tokio::test]
+async fn a_bound_refresh_token_is_sent_with_no_scope_but_a_configured_one() {
+    let mut fixture = openid(RefreshRequest::OfflineAccess, vec![token()]).await;
+    let endpoint = fixture.endpoint();
+    let refresh_token = RefreshToken::new("refresh-1");
+    endpoint.refresh(&principal(), &refresh_token, &fixture.api).await.unwrap();
+    fixture.api.extra_token_parameters.clear();
+    endpoint.refresh(&principal(), &refresh_token, &fixture.api).await.unwrap();
+    let received = fixture.provider.received();
+    assert_eq!(received[0].form["scope"], "kept");
+    assert_eq!(received[1].form["refresh_token"], "refresh-1");
+    assert!(!received[1].form.contains_key("scope"));
+    // The discovery document was asked for once.
+    assert_eq!(fixture.provider.fetches("/realm/.well-known/openid-configuration"), 1);
+}
+
+#[tokio::test]
+async fn a_refresh_token_is_revoked_where_the_provider_offers_it() {
+    let refresh_token = RefreshToken::new("refresh-1");
+    let fixture = openid(RefreshRequest::OfflineAccess, vec![answer(200, "")]).await;
+    assert_eq!(fixture.endpoint().revoke(&principal(), &refresh_token).await, Ok(true));
+    let [request] = &fixture.provider.received()[..] else { panic!("one request") };
+    assert_eq!(request.path, "/realm/revoke");
+    assert_eq!(request.form["token"], "refresh-1");
+    assert_eq!(request.form["token_type_hint"], "refresh_token");
+    assert_eq!(request.form["client_secret"], "s3cret~value");
+
+    let refused = answer(503, json!({"error": "temporarily_unavailable"}));
+    fixture.provider.script(vec![refused]);
+    let failure = fixture.endpoint().revoke(&principal(), &refresh_token).await.unwrap_err();
+    assert_eq!(failure.decision, Decision::Retry { after: None });
+
+    fixture.provider.publish_openid_metadata(&json!({ "revocation_endpoint": null }));
+    assert_eq!(fixture.endpoint().revoke(&principal(), &refresh_token).await, Ok(false));
+    let entra = Fixture::answering(vec![answer(200, "")]).await;
+    assert_eq!(entra.endpoint().revoke(&principal(), &refresh_token).await, Ok(false));
+}
+
+#[tokio::test]
+async fn endpoints_that_discovery_cannot_tell_are_nobodys() {
+    for (metadata, decision) in [
+        (Some(json!({"token_endpoint": "https://evil.example/token"})), Decision::Operator),
+        (Some(json!({"revocation_endpoint": "https://evil.example/"})), Decision::Operator),
+        (Some(json!({"token_endpoint": null})), Decision::Operator),
+        (None, Decision::Operator),
+    ] {
+        let fixture = openid(RefreshRequest::None, vec![token()]).await;
+        match metadata {
+            Some(changes) => fixture.provider.publish_openid_metadata(&changes),
+            None => fixture
+                .provider
+                .publish("/realm/.well-known/openid-configuration", serde_json::Value::Null),
+        }
+        let failure = fixture.exchange().await.unwrap_err();
+        assert_eq!((failure.decision, failure.presented), (decision, Presented::NotProcessed));
+        assert!(fixture.provider.received().is_empty());
+    }
+    let mut fixture = openid(RefreshRequest::None, vec![token()]).await;
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    fixture.move_to(format!("http://{unused}/").parse().unwrap());
+    let failure = fixture.refresh().await.unwrap_err();
+    assert_eq!(failure.decision, Decision::Retry { after: None });
+    assert_eq!(failure.presented, Presented::NotProcessed);
 }

@@ -11,7 +11,10 @@ use super::{
     },
     *,
 };
-use crate::time::ManualClock;
+use crate::{
+    config::{Dialect, RefreshRequest, Tenant},
+    time::ManualClock,
+};
 
 static KEY: LazyLock<TestKey> = LazyLock::new(|| TestKey::generate("key-1"));
 static OTHER_KEY: LazyLock<TestKey> = LazyLock::new(|| TestKey::generate("key-2"));
@@ -40,9 +43,12 @@ impl Fixture {
     async fn start_for_organizations(allowed: Option<&[&str]>) -> Self {
         let mut fixture = Self::start().await;
         fixture.provider.publish_metadata("organizations", "{tenantid}");
-        fixture.config.tenant = Tenant::Multiple {
-            authority: "organizations".to_owned(),
-            allowed: allowed.map(|list| list.iter().map(|it| (*it).to_owned()).collect()),
+        fixture.config.dialect = Dialect::Entra {
+            instance: fixture.provider.instance.clone(),
+            tenant: Tenant::Multiple {
+                authority: "organizations".to_owned(),
+                allowed: allowed.map(|list| list.iter().map(|it| (*it).to_owned()).collect()),
+            },
         };
         fixture
     }
@@ -498,4 +504,83 @@ async fn old_keys_serve_while_new_ones_are_fetched() {
     let stranger = KEY.sign(&stranger, &fixture.claims(&json!({"exp": NOW + 14 * 60 * 60})));
     assert!(verify(&verifier, &stranger).await.is_err());
     assert_eq!(fixture.provider.fetches("/keys"), 3);
+}
+
+/// A provider that is not Entra.
+async fn openid() -> Fixture {
+    let fixture = Fixture::start().await;
+    fixture.provider.publish_openid_metadata(&json!({}));
+    let config = test_provider::token_exchange(&fixture.provider.instance, RefreshRequest::None);
+    Fixture { config, ..fixture }
+}
+
+impl Fixture {
+    /// A good token of that provider, changed; `null` takes a claim away.
+    fn openid_token(&self, changes: &Value) -> String {
+        let mut claims = json!({
+            "iss": format!("{}realm", self.provider.instance), "aud": ["account", CLIENT_ID],
+            "sub": "u-1", "scope": "Jobs.ReadWrite email", "azp": "frontend",
+            "preferred_username": "alice", "iat": NOW, "exp": NOW + 3600,
+        });
+        change(&mut claims, changes);
+        let header = Header { typ: Some("at+jwt".to_owned()), ..KEY.header() };
+        KEY.sign(&header, &claims)
+    }
+}
+
+#[tokio::test]
+async fn a_user_of_any_provider_is_known_by_issuer_and_subject() {
+    let fixture = openid().await;
+    let verifier = fixture.verifier();
+    for (changes, client) in [
+        (json!({}), Some("frontend")),
+        // Keycloak before 24; Okta; Auth0; RFC 9068.
+        (json!({"nonce": "n", "typ": "Bearer"}), Some("frontend")),
+        (
+            json!({"scope": null, "scp": ["Jobs.ReadWrite"], "azp": null, "cid": "c", "ver": 1}),
+            Some("c"),
+        ),
+        (
+            json!({"aud": CLIENT_ID, "gty": "password", "preferred_username": null}),
+            Some("frontend"),
+        ),
+        (json!({"azp": null, "client_id": "c", "roles": {"a": 1}, "tid": 7}), Some("c")),
+        (json!({"azp": null}), None),
+    ] {
+        let caller = verify(&verifier, &fixture.openid_token(&changes)).await.unwrap();
+        let issuer = format!("{}realm", fixture.provider.instance);
+        assert_eq!(caller.principal, Principal { tenant: issuer, subject: "u-1".to_owned() });
+        assert_eq!(caller.client.as_deref(), client, "{changes}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_of_any_provider_is_checked_like_any_other() {
+    let fixture = openid().await;
+    let verifier = fixture.verifier();
+    let app_only = "the token is an application's own, not a user's";
+    let issuer = format!("{}realm/", fixture.provider.instance);
+    for (changes, expected) in [
+        (json!({"iss": issuer}), "the token is from another issuer"),
+        (json!({"aud": "account"}), "the token is for another audience"),
+        (json!({"exp": NOW - 300}), "the token is expired"),
+        (json!({"at_hash": "h"}), "the token is an id_token, not an access token"),
+        (json!({"scope": null}), "the token has no scopes"),
+        (json!({"sub": ""}), "the token names no user"),
+        (json!({"sub": null}), app_only),
+        (json!({"sub": "frontend", "preferred_username": null}), app_only),
+        (json!({"sub": "frontend@clients", "preferred_username": null}), app_only),
+        (json!({"gty": "client-credentials"}), app_only),
+        (json!({"preferred_username": "service-account-frontend"}), app_only),
+        (json!({"scope": "email"}), "the token lacks the required scope"),
+        (json!({"exp": NOW + 59}), "the token expires too soon"),
+    ] {
+        let result = verify(&verifier, &fixture.openid_token(&changes)).await;
+        assert_eq!(reason(&result), expected, "{changes}");
+    }
+    // A user whose id happens to be the client's says who they are.
+    let named = fixture.openid_token(&json!({"sub": "frontend"}));
+    assert_eq!(reason(&verify(&verifier, &named).await), "accepted");
+    let entra = verify(&verifier, &fixture.token(&json!({}))).await;
+    assert_eq!(reason(&entra), "the token is from another issuer");
 }

@@ -98,9 +98,9 @@ pub(super) async fn the_jobs_of_a_session_are_told_what_becomes_of_its_grant(sto
     // Longer than the resolution of either clock.
     tokio::time::sleep(Duration::from_millis(2)).await;
     let token = access_token("fresh");
-    store.begin_refresh(session.id, &alice(), version, MINUTE).await.unwrap().unwrap();
-    assert!(store.finish_refresh(session.id, &alice(), version, &token, None).await.unwrap());
-    assert!(!store.finish_refresh(session.id, &alice(), version, &token, None).await.unwrap());
+    store.begin_refresh(session.id, "", &alice(), version, MINUTE).await.unwrap().unwrap();
+    assert!(store.finish_refresh(session.id, "", &alice(), version, &token, None).await.unwrap());
+    assert!(!store.finish_refresh(session.id, "", &alice(), version, &token, None).await.unwrap());
 
     let told = store.told(id).await;
     let refreshed = told.iter().find(|event| event.kind == "refreshed").unwrap();

@@ -167,7 +167,8 @@ impl Database {
         Ok(())
     }
 
-    /// Writes an event for the version that the session has just been given.
+    /// Writes the session's next event. In a transaction that has changed the session's row: so no
+    /// other gives it the same number.
     pub(super) async fn tell_of_session(
         &self,
         transaction: &mut Transaction<'_, Db>,
@@ -178,9 +179,9 @@ impl Database {
         let scopes: Vec<&str> = scope_set.split_whitespace().collect();
         sqlx::query(concat!(
             "insert into session_events (session_id, sequence, at, kind, data)
-             select id, version, ",
+             select $1, coalesce(max(sequence), 0) + 1, ",
             now!(),
-            ", $2, $3 from sessions where id = $1"
+            ", $2, $3 from session_events where session_id = $1"
         ))
         .bind(session_id)
         .bind(kind.as_str())
@@ -192,7 +193,7 @@ impl Database {
 }
 
 fn path_place(row: Uuid, principal: &Principal) -> Place<'_> {
-    Place { table: "job_calls", column: "path", row, principal }
+    Place { table: "job_calls", column: "path", row, part: "", principal }
 }
 
 /// Bytes as both databases read them out of JSON.

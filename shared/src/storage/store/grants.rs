@@ -12,8 +12,8 @@ use crate::{
     identity::{AccessToken, Principal, RefreshToken},
     jobs::EventKind,
     storage::{
-        Abandoned, Grants, HeldGrant, HeldToken, NewAccessToken, RefreshStart, StoreError,
-        cipher::Place,
+        Abandoned, Grants, HeldGrant, HeldToken, NewAccessToken, NewTokens, RefreshStart,
+        StoreError, cipher::Place,
     },
 };
 
@@ -22,16 +22,22 @@ impl Grants for Database {
     async fn held_grant(
         &self,
         session_id: Uuid,
+        api: &str,
         owner: &Principal,
         client_id: &str,
         scope_set: &str,
     ) -> Result<Option<HeldGrant>, StoreError> {
         let row = sqlx::query(
-            "select sessions.state, sessions.version, sessions.not_before, sessions.refused_at,
-                    sessions.presented, access_tokens.access_token, access_tokens.obtained_at,
-                    access_tokens.expires_at
-             from sessions left join access_tokens
-                  on access_tokens.session_id = sessions.id and access_tokens.scope_set = $5
+            "select sessions.state, sessions.version as session_version,
+                    coalesce(grants.version, 0) as version,
+                    grants.refresh_token is not null as renewable,
+                    grants.not_before, grants.refused_at,
+                    coalesce(grants.presented, 0) as presented, access_tokens.access_token,
+                    access_tokens.obtained_at, access_tokens.expires_at
+             from sessions
+                  left join grants on grants.session_id = sessions.id and grants.api = $5
+                  left join access_tokens on access_tokens.session_id = grants.session_id
+                       and access_tokens.api = grants.api and access_tokens.scope_set = $6
              where sessions.id = $1 and sessions.tenant = $2 and sessions.subject = $3
                and sessions.client_id = $4",
         )
@@ -39,6 +45,7 @@ impl Grants for Database {
         .bind(&owner.tenant)
         .bind(&owner.subject)
         .bind(client_id)
+        .bind(api)
         .bind(scope_set)
         .fetch_optional(&self.reader)
         .await?;
@@ -47,7 +54,7 @@ impl Grants for Database {
         let token = match sealed {
             None => None,
             Some(sealed) => {
-                let place = access_token_place(session_id, owner);
+                let place = access_token_place(session_id, api, owner);
                 Some(HeldToken {
                     access_token: AccessToken::new(text(self.open(place, &sealed)?)?),
                     obtained_at: row.try_get("obtained_at")?,
@@ -57,7 +64,9 @@ impl Grants for Database {
         };
         Ok(Some(HeldGrant {
             state: word(row.try_get("state")?)?,
+            session_version: row.try_get("session_version")?,
             version: row.try_get("version")?,
+            renewable: row.try_get("renewable")?,
             not_before: row.try_get("not_before")?,
             refused_at: row.try_get("refused_at")?,
             presented: row.try_get::<i32, _>("presented")?.unsigned_abs(),
@@ -68,20 +77,24 @@ impl Grants for Database {
     async fn begin_refresh(
         &self,
         session_id: Uuid,
+        api: &str,
         owner: &Principal,
         version: i64,
         lease: Duration,
     ) -> Result<Option<RefreshStart>, StoreError> {
         let refresher = Uuid::now_v7();
         let row = sqlx::query(concat!(
-            "update sessions set refresher = $5, presented = presented + 1, refresh_until = ",
-            after!("$6"),
-            " where id = $1 and tenant = $2 and subject = $3 and version = $4 and state = 'active'
+            "update grants set refresher = $6, presented = presented + 1, refresh_until = ",
+            after!("$7"),
+            " where session_id = $1 and api = $2 and version = $5 and refresh_token is not null
+                and exists (select 1 from sessions
+                            where id = $1 and tenant = $3 and subject = $4 and state = 'active')
                 and (refresh_until is null or refresh_until <= ",
             now!(),
             ") returning refresh_token"
         ))
         .bind(session_id)
+        .bind(api)
         .bind(&owner.tenant)
         .bind(&owner.subject)
         .bind(version)
@@ -91,41 +104,51 @@ impl Grants for Database {
         .await?;
         let Some(row) = row else { return Ok(None) };
         let sealed: Vec<u8> = row.try_get("refresh_token")?;
-        let refresh_token = self.open(refresh_token_place(session_id, owner), &sealed)?;
+        let refresh_token = self.open(refresh_token_place(session_id, api, owner), &sealed)?;
         Ok(Some(RefreshStart { refresher, refresh_token: RefreshToken::new(text(refresh_token)?) }))
     }
 
     async fn finish_refresh(
         &self,
         session_id: Uuid,
+        api: &str,
         owner: &Principal,
         version: i64,
         access_token: &NewAccessToken,
         refresh_token: Option<&RefreshToken>,
     ) -> Result<bool, StoreError> {
         let mut transaction = begin(&self.writer).await?;
-        let sealed = refresh_token.map(|token| {
-            self.seal(refresh_token_place(session_id, owner), token.expose().as_bytes())
-        });
-        // Fenced by the version alone: a late answer, after the lease, is still the newest token.
-        let written = sqlx::query(concat!(
-            "update sessions set refresh_token = coalesce($5, refresh_token), version = version + 1,
-                    presented = 0, refresher = null, refresh_until = null, not_before = null,
-                    refused_at = null, refreshed_at = ",
+        // The session's row first, here as everywhere: so no two transactions wait for each other.
+        let active = sqlx::query(concat!(
+            "update sessions set refreshed_at = ",
             now!(),
-            " where id = $1 and tenant = $2 and subject = $3 and version = $4 and state = 'active'"
+            " where id = $1 and tenant = $2 and subject = $3 and state = 'active'"
         ))
         .bind(session_id)
         .bind(&owner.tenant)
         .bind(&owner.subject)
+        .execute(&mut *transaction)
+        .await?;
+        let sealed = refresh_token.map(|token| {
+            self.seal(refresh_token_place(session_id, api, owner), token.expose().as_bytes())
+        });
+        // Fenced by the version alone: a late answer, after the lease, is still the newest token.
+        let written = sqlx::query(
+            "update grants set refresh_token = coalesce($4, refresh_token), version = version + 1,
+                    presented = 0, refresher = null, refresh_until = null, not_before = null,
+                    refused_at = null
+             where session_id = $1 and api = $2 and version = $3",
+        )
+        .bind(session_id)
+        .bind(api)
         .bind(version)
         .bind(sealed)
         .execute(&mut *transaction)
         .await?;
-        if written.rows_affected() == 0 {
+        if active.rows_affected() == 0 || written.rows_affected() == 0 {
             return Ok(false);
         }
-        self.put_access_token(&mut transaction, session_id, owner, access_token).await?;
+        self.put_access_token(&mut transaction, session_id, api, owner, access_token).await?;
         let scope_set = &access_token.scope_set;
         self.tell_of_session(&mut transaction, session_id, EventKind::Refreshed, scope_set).await?;
         transaction.commit().await?;
@@ -135,17 +158,19 @@ impl Grants for Database {
     async fn abandon_refresh(
         &self,
         session_id: Uuid,
+        api: &str,
         version: i64,
         refresher: Uuid,
         abandoned: Abandoned,
     ) -> Result<(), StoreError> {
         sqlx::query(
-            "update sessions set refresher = null, refresh_until = null,
-                    presented = presented - $4, refused_at = coalesce($5, refused_at),
-                    not_before = $6
-             where id = $1 and version = $2 and refresher = $3",
+            "update grants set refresher = null, refresh_until = null,
+                    presented = presented - $5, refused_at = coalesce($6, refused_at),
+                    not_before = $7
+             where session_id = $1 and api = $2 and version = $3 and refresher = $4",
         )
         .bind(session_id)
+        .bind(api)
         .bind(version)
         .bind(refresher)
         .bind(i32::from(!abandoned.unanswered))
@@ -156,46 +181,103 @@ impl Grants for Database {
         Ok(())
     }
 
-    async fn end_grant(&self, session_id: Uuid, version: i64) -> Result<bool, StoreError> {
+    async fn end_grant(
+        &self,
+        session_id: Uuid,
+        api: &str,
+        version: i64,
+    ) -> Result<bool, StoreError> {
         let mut transaction = begin(&self.writer).await?;
+        sqlx::query(concat!("select 1 from sessions where id = $1", locked!("update")))
+            .bind(session_id)
+            .fetch_optional(&mut *transaction)
+            .await?;
         let ended = sqlx::query(
-            "update sessions set state = 'interaction_required', refresh_token = null,
-                    refresher = null, refresh_until = null, version = version + 1
-             where id = $1 and version = $2 and state = 'active'",
+            "update grants set refresh_token = null, refresher = null, refresh_until = null,
+                    version = version + 1
+             where session_id = $1 and api = $2 and version = $3 and refresh_token is not null",
         )
         .bind(session_id)
+        .bind(api)
         .bind(version)
         .execute(&mut *transaction)
         .await?;
         if ended.rows_affected() == 0 {
             return Ok(false);
         }
-        sqlx::query("delete from access_tokens where session_id = $1")
+        sqlx::query("delete from access_tokens where session_id = $1 and api = $2")
             .bind(session_id)
+            .bind(api)
             .execute(&mut *transaction)
             .await?;
+        sqlx::query(
+            "update sessions set state = 'interaction_required'
+             where id = $1 and state = 'active'
+               and not exists (select 1 from grants
+                               where session_id = $1 and refresh_token is not null)
+               and not exists (select 1 from access_tokens where session_id = $1)",
+        )
+        .bind(session_id)
+        .execute(&mut *transaction)
+        .await?;
         transaction.commit().await?;
         Ok(true)
     }
 }
 
 impl Database {
-    pub(super) async fn put_access_token(
+    /// Writes the tokens of one grant in place of whatever the session has for that API.
+    pub(super) async fn put_tokens(
         &self,
         transaction: &mut Transaction<'_, Db>,
         session_id: Uuid,
         owner: &Principal,
+        tokens: &NewTokens,
+    ) -> Result<(), StoreError> {
+        let place = refresh_token_place(session_id, &tokens.api, owner);
+        let sealed =
+            tokens.refresh_token.as_ref().map(|token| self.seal(place, token.expose().as_bytes()));
+        sqlx::query(
+            "insert into grants (session_id, api, version, refresh_token) values ($1, $2, 1, $3)
+             on conflict (session_id, api) do update
+             set refresh_token = excluded.refresh_token, version = grants.version + 1,
+                 refresher = null, refresh_until = null, presented = 0, not_before = null,
+                 refused_at = null",
+        )
+        .bind(session_id)
+        .bind(&tokens.api)
+        .bind(sealed)
+        .execute(&mut **transaction)
+        .await?;
+        // Tokens of the grant before may lack what the user has just proved, e.g. a second factor.
+        sqlx::query("delete from access_tokens where session_id = $1 and api = $2")
+            .bind(session_id)
+            .bind(&tokens.api)
+            .execute(&mut **transaction)
+            .await?;
+        self.put_access_token(transaction, session_id, &tokens.api, owner, &tokens.access_token)
+            .await
+    }
+
+    async fn put_access_token(
+        &self,
+        transaction: &mut Transaction<'_, Db>,
+        session_id: Uuid,
+        api: &str,
+        owner: &Principal,
         token: &NewAccessToken,
     ) -> Result<(), StoreError> {
-        let place = access_token_place(session_id, owner);
+        let place = access_token_place(session_id, api, owner);
         sqlx::query(
-            "insert into access_tokens (session_id, scope_set, access_token, obtained_at, expires_at)
-             values ($1, $2, $3, $4, $5)
-             on conflict (session_id, scope_set) do update
+            "insert into access_tokens (session_id, api, scope_set, access_token, obtained_at,
+                                        expires_at)
+             values ($1, $2, $3, $4, $5, $6)
+             on conflict (session_id, api, scope_set) do update
              set access_token = excluded.access_token, obtained_at = excluded.obtained_at,
                  expires_at = excluded.expires_at",
         )
         .bind(session_id)
+        .bind(api)
         .bind(&token.scope_set)
         .bind(self.seal(place, token.access_token.expose().as_bytes()))
         .bind(token.obtained_at)
@@ -206,12 +288,13 @@ impl Database {
     }
 }
 
-pub(super) fn refresh_token_place(session_id: Uuid, principal: &Principal) -> Place<'_> {
-    Place { table: "sessions", column: "refresh_token", row: session_id, principal }
+/// `sessions`, where refresh tokens stood at first: what was sealed there still opens.
+fn refresh_token_place<'a>(row: Uuid, part: &'a str, principal: &'a Principal) -> Place<'a> {
+    Place { table: "sessions", column: "refresh_token", row, part, principal }
 }
 
-fn access_token_place(session_id: Uuid, principal: &Principal) -> Place<'_> {
-    Place { table: "access_tokens", column: "access_token", row: session_id, principal }
+fn access_token_place<'a>(row: Uuid, part: &'a str, principal: &'a Principal) -> Place<'a> {
+    Place { table: "access_tokens", column: "access_token", row, part, principal }
 }
 
 fn text(bytes: Vec<u8>) -> Result<String, sqlx::Error> {

@@ -85,7 +85,7 @@ impl Database {
 }
 
 fn job_place<'a>(row: Uuid, column: &'static str, principal: &'a Principal) -> Place<'a> {
-    Place { table: "jobs", column, row, principal }
+    Place { table: "jobs", column, row, part: "", principal }
 }
 
 fn to_json<T: serde::Serialize>(value: &T) -> String {

@@ -7,14 +7,14 @@ use uuid::Uuid;
 
 use super::{
     super::{Db, begin},
-    Database, from_json, grants, job_place, micros, read_ids, to_json, word,
+    Database, from_json, job_place, micros, read_ids, to_json, word,
 };
 use crate::{
     identity::{AssertionHash, Principal},
     jobs::{DefinitionName, EventKind, Job},
     storage::{
-        Grant, IdempotencyKey, KnownSession, NewGrant, NewJob, Replay, SessionSelector, StoreError,
-        Submission, Submissions, Submitted,
+        Grant, IdempotencyKey, KnownGrant, KnownSession, NewGrant, NewJob, NewTokens, Replay,
+        SessionSelector, StoreError, Submission, Submissions, Submitted,
     },
     workflow::Progress,
 };
@@ -49,9 +49,11 @@ impl Submissions for Database {
             .bind(hash.as_bytes()),
         };
         let Some(row) = query.fetch_optional(&self.reader).await? else { return Ok(None) };
+        let id: Uuid = row.try_get("id")?;
         let hash: Vec<u8> = row.try_get("assertion_hash")?;
         Ok(Some(KnownSession {
-            id: row.try_get("id")?,
+            id,
+            grants: self.known_grants(id).await?,
             state: word(row.try_get("state")?)?,
             assertion_hash: AssertionHash::from_bytes(&hash)
                 .ok_or_else(|| sqlx::Error::Decode("a digest has 32 bytes".into()))?,
@@ -173,7 +175,7 @@ impl Database {
             }
             let id = Uuid::now_v7();
             let allocated = allocate_key();
-            // Not active before its tokens are in, a few lines below: they are encrypted for this id.
+            // Active a few lines below, with its tokens: they are encrypted for this id.
             let inserted = sqlx::query(concat!(
                 "insert into sessions (id, tenant, subject, client_id, session_key, allocated_for,
                                        assertion_hash, state, version, created_at, refreshed_at)
@@ -197,26 +199,42 @@ impl Database {
                 break id;
             }
         };
-        let place = grants::refresh_token_place(id, owner);
         sqlx::query(concat!(
             "update sessions set state = 'active', version = version + 1, assertion_hash = $2,
-                    refresh_token = $3, refresher = null, refresh_until = null, presented = 0,
-                    not_before = null, refused_at = null, refreshed_at = ",
+                    refreshed_at = ",
             now!(),
             " where id = $1"
         ))
         .bind(id)
         .bind(grant.assertion_hash.as_bytes())
-        .bind(self.seal(place, grant.refresh_token.expose().as_bytes()))
         .execute(&mut **transaction)
         .await?;
-        // Tokens of the grant before may lack what the user has just proved, e.g. a second factor.
-        sqlx::query("delete from access_tokens where session_id = $1")
-            .bind(id)
-            .execute(&mut **transaction)
-            .await?;
-        self.put_access_token(transaction, id, owner, &grant.access_token).await?;
+        for tokens in &grant.tokens {
+            self.put_tokens(transaction, id, owner, tokens).await?;
+        }
         Ok(id)
+    }
+
+    async fn known_grants(&self, session_id: Uuid) -> Result<Vec<KnownGrant>, StoreError> {
+        let rows = sqlx::query(
+            "select grants.api, grants.refresh_token is not null as renewable,
+                    (select max(expires_at) from access_tokens
+                     where access_tokens.session_id = grants.session_id
+                       and access_tokens.api = grants.api) as expires_at
+             from grants where grants.session_id = $1 order by grants.api",
+        )
+        .bind(session_id)
+        .fetch_all(&self.reader)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(KnownGrant {
+                    api: row.try_get("api")?,
+                    renewable: row.try_get("renewable")?,
+                    expires_at: row.try_get("expires_at")?,
+                })
+            })
+            .collect()
     }
 
     async fn insert_job(
@@ -318,8 +336,11 @@ impl Database {
         session_id: Uuid,
         grant: &NewGrant,
     ) -> Result<(), StoreError> {
-        let scope_set = &grant.access_token.scope_set;
-        self.tell_of_session(transaction, session_id, EventKind::Exchanged, scope_set).await
+        for NewTokens { access_token, .. } in &grant.tokens {
+            let scope_set = &access_token.scope_set;
+            self.tell_of_session(transaction, session_id, EventKind::Exchanged, scope_set).await?;
+        }
+        Ok(())
     }
 
     /// Makes every suspended job of the session due. After the session's row was written, so that a

@@ -1,0 +1,105 @@
+//! Whose signatures count: the issuers that the configuration trusts, and their keys.
+
+use super::{
+    authority::{Authority, Version},
+    claims::Claims,
+    compact_token::CompactToken,
+    endpoints::metadata_below,
+    key_cache::KeyCache,
+    keys::{KeySet, VerificationKey},
+    verifier::VerifyError,
+};
+use crate::{config::Dialect, time::SharedClock};
+
+/// The trusted issuers.
+#[derive(Debug)]
+pub(super) enum Issuers {
+    /// Entra's tenants, in two generations of tokens.
+    Entra { authority: Authority, v1_keys: KeyCache, v2_keys: KeyCache },
+    /// The one of a discovery document.
+    OpenId { keys: KeyCache },
+}
+
+impl Issuers {
+    pub(super) fn of(dialect: &Dialect, clock: &SharedClock) -> Self {
+        match dialect {
+            Dialect::Entra { instance, tenant } => {
+                let authority = Authority::new(instance.clone());
+                // Never the tenant that a token claims: a stranger would choose what is fetched.
+                let keys = |version| {
+                    KeyCache::new(authority.metadata(tenant.segment(), version), clock.clone())
+                };
+                let (v1_keys, v2_keys) = (keys(Version::V1), keys(Version::V2));
+                Self::Entra { authority, v1_keys, v2_keys }
+            }
+            Dialect::TokenExchange { authority, .. } => {
+                Self::OpenId { keys: KeyCache::new(metadata_below(authority), clock.clone()) }
+            }
+        }
+    }
+
+    pub(super) async fn warm(&self) -> Result<(), VerifyError> {
+        match self {
+            Self::Entra { v2_keys: keys, .. } | Self::OpenId { keys } => Ok(keys.warm().await?),
+        }
+    }
+
+    pub(super) fn are_ready(&self) -> bool {
+        match self {
+            Self::Entra { v1_keys, v2_keys, .. } => v2_keys.has_keys() || v1_keys.has_keys(),
+            Self::OpenId { keys } => keys.has_keys(),
+        }
+    }
+
+    /// Returns what `token` says, if one of these issuers signed it.
+    pub(super) async fn verify(&self, token: CompactToken<'_>) -> Result<Claims, VerifyError> {
+        match self {
+            Self::Entra { authority, v1_keys, v2_keys } => {
+                let version = token.unverified_claims().version()?;
+                let keys = match version {
+                    Version::V1 => v1_keys.keys_for(&token.key_id).await?,
+                    Version::V2 => v2_keys.keys_for(&token.key_id).await?,
+                };
+                let key = keys.key(&token.key_id).ok_or(UNKNOWN_KEY)?;
+                let claims = token.verify(key)?;
+                check_entra_issuer(&claims, authority, version, &keys, key)?;
+                Ok(claims)
+            }
+            Self::OpenId { keys } => {
+                let keys = keys.keys_for(&token.key_id).await?;
+                let key = keys.key(&token.key_id).ok_or(UNKNOWN_KEY)?;
+                let claims = token.verify(key)?;
+                if claims.issuer() == keys.issuer.as_str() { Ok(claims) } else { Err(FOREIGN) }
+            }
+        }
+    }
+}
+
+const UNKNOWN_KEY: VerifyError = VerifyError::invalid("the token is signed with an unknown key");
+const FOREIGN: VerifyError = VerifyError::invalid("the token is from another issuer");
+
+/// The issuer is the published one, for the token's own tenant, and the key may sign for it.
+fn check_entra_issuer(
+    claims: &Claims,
+    authority: &Authority,
+    version: Version,
+    keys: &KeySet,
+    key: &VerificationKey,
+) -> Result<(), VerifyError> {
+    let tenant = claims.tenant()?;
+    let issuer = keys.issuer.for_tenant(tenant);
+    if claims.issuer() != issuer || !issuer.contains(tenant) {
+        return Err(FOREIGN);
+    }
+    let Some(key_issuer) = key.issuer.as_ref().map(|issuer| issuer.for_tenant(tenant)) else {
+        return Ok(());
+    };
+    // Keys carry the issuer of the second generation; the first generation's is another host.
+    let is_own = key_issuer == issuer
+        || (version == Version::V1 && key_issuer == authority.v2_issuer(tenant));
+    if is_own {
+        Ok(())
+    } else {
+        Err(VerifyError::invalid("the token's key may not sign for its issuer"))
+    }
+}
