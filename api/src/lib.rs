@@ -10,6 +10,7 @@ mod jobs;
 mod problem;
 mod refusal;
 mod router;
+mod sessions;
 mod state;
 mod streams;
 

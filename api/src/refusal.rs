@@ -7,7 +7,10 @@
 
 use std::{fmt::Write, time::Duration};
 
-use axum::http::{StatusCode, header::WWW_AUTHENTICATE};
+use axum::http::{
+    StatusCode,
+    header::{RETRY_AFTER as RETRY_AFTER_HEADER, WWW_AUTHENTICATE},
+};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use errand_shared::{
     config::{DownstreamApi, IdentityConfig},
@@ -80,6 +83,14 @@ pub(crate) fn uninitiated(
                  user once the access token has ended. The operator has to allow `offline_access`.",
             )
         }
+        InitiateError::TooMany { retry_after } => Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too_many_exchanges",
+            "Too many exchanges",
+            "Your tokens were exchanged too often lately. Submit several jobs with one token and \
+             one session key.",
+        )
+        .header(RETRY_AFTER_HEADER, &retry_after.as_secs().max(1).to_string()),
         InitiateError::Store(error) => unstored(error),
     }
 }

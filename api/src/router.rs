@@ -12,6 +12,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::{
     health, jobs,
     problem::{self, Problem},
+    sessions,
     state::AppState,
 };
 
@@ -22,6 +23,8 @@ pub(crate) fn router(state: Arc<AppState>) -> Router {
         .route("/v1/jobs/{id}/calls", get(jobs::calls))
         .route("/v1/jobs/{id}/events", get(jobs::events))
         .route("/v1/jobs/{id}/resume", post(jobs::resume))
+        .route("/v1/sessions", get(sessions::list))
+        .route("/v1/sessions/{key}", get(sessions::get).delete(sessions::stop))
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/problems/{name}", get(problem::page))

@@ -9,7 +9,7 @@ use std::time::Duration;
 use errand_shared::{
     config::DownstreamApi,
     identity::{AccessToken, LastResort},
-    jobs::{CallOutcome, SentCall},
+    jobs::{CallOutcome, SentCall, Suspension},
     sessions::AcquireError,
     storage::{ClaimedJob, Next, Record, StoreError},
     telemetry::{chain, child_traceparent},
@@ -25,7 +25,6 @@ use crate::{
     downstream::{self, Sent, Transient},
     retry_delay::retry_delay,
     state::State,
-    suspension::suspension,
 };
 
 /// Throttles of one call before it counts as failed: patience, but not for ever.
@@ -334,7 +333,7 @@ impl Advance<'_> {
                 tracing::info!(reason = reason.as_str(), "suspended until the user returns");
                 let tenant = &self.job.lease.owner.tenant;
                 let identity = &self.context.identity;
-                let suspension = suspension(reason, claims, identity, tenant, &call.api, api);
+                let suspension = Suspension::new(reason, claims, identity, tenant, &call.api, api);
                 Performed::Postponed(Next::Suspend { suspension, session_version })
             }
             AcquireError::Unavailable { after } => {

@@ -13,7 +13,6 @@ mod leases;
 mod retry_delay;
 mod runner;
 mod state;
-mod suspension;
 mod webhooks;
 
 use std::{num::NonZero, sync::Arc};

@@ -7,7 +7,11 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
-use errand_shared::{identity::Principal, jobs::Job};
+use errand_shared::{
+    identity::{Principal, SuspensionReason},
+    jobs::{Job, JobStatus, Suspension},
+    workflow::check,
+};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -73,7 +77,31 @@ impl<S: Send + Sync> FromRequestParts<S> for JobId {
 
 pub(super) async fn load(state: &AppState, id: Uuid, owner: &Principal) -> Result<Job, Problem> {
     let job = state.store.job(id, owner).await.map_err(|error| refusal::unstored(&error))?;
-    job.ok_or_else(unknown)
+    let mut job = job.ok_or_else(unknown)?;
+    if job.status == JobStatus::Suspended && job.suspension.is_none() {
+        job.suspension = revoked(state, id, owner).await?;
+    }
+    Ok(job)
+}
+
+/// What is missing to a job whose session was stopped: a new sign-in, for the first API that its
+/// document names. Jobs are stopped many at once, without a look into their documents.
+async fn revoked(
+    state: &AppState,
+    id: Uuid,
+    owner: &Principal,
+) -> Result<Option<Suspension>, Problem> {
+    let definition = state.store.definition(id, owner).await;
+    let definition = definition.map_err(|error| refusal::unstored(&error))?;
+    let workflow = definition.and_then(|definition| {
+        check(&definition, &state.limits, Some(&state.downstream_apis)).ok()
+    });
+    let name = workflow.and_then(|workflow| workflow.apis().first().cloned());
+    Ok(name.and_then(|name| {
+        let api = state.downstream_apis.get(&name)?;
+        let reason = SuspensionReason::SessionRevoked;
+        Some(Suspension::new(reason, None, &state.identity, &owner.tenant, &name, api))
+    }))
 }
 
 /// The same for a job that never was and for somebody else's.

@@ -34,6 +34,8 @@ pub enum EventKind {
     Exchanged,
     /// A new access token with `scopes` was issued for the grant.
     Refreshed,
+    /// The user stopped the session: its tokens are erased.
+    Stopped,
 }
 
 impl EventKind {
@@ -52,6 +54,7 @@ impl EventKind {
             Self::Cancelled => "cancelled",
             Self::Exchanged => "exchanged",
             Self::Refreshed => "refreshed",
+            Self::Stopped => "stopped",
         }
     }
 }

@@ -5,6 +5,7 @@ mod call;
 mod callback;
 mod event;
 mod status;
+mod suspension;
 
 use std::collections::BTreeMap;
 
@@ -17,8 +18,9 @@ pub use self::{
     callback::Callback,
     event::{EventKind, EventPosition, JobEvent, NotAPosition},
     status::{JobStatus, UnknownStatus},
+    suspension::Suspension,
 };
-use crate::{identity::SuspensionReason, time::Timestamp, workflow::Progress};
+use crate::{time::Timestamp, workflow::Progress};
 
 /// A job as its owner may see it.
 #[derive(Debug, Clone)]
@@ -70,21 +72,4 @@ pub struct DefinitionName {
     pub name: String,
     /// `document.version`
     pub version: String,
-}
-
-/// Why a job stands still until somebody acts, and what exactly is missing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Suspension {
-    /// Who must do what.
-    pub reason: SuspensionReason,
-    /// The same in a sentence for the user.
-    pub detail: String,
-    /// Name of the downstream API the token was wanted for.
-    pub api: String,
-    /// Scopes the token was wanted with.
-    pub scopes: Vec<String>,
-    /// Claims challenge to pass to an interactive sign-in, untouched (a JSON object as text).
-    pub claims: Option<String>,
-    /// Where consent can be given, if `consent_redirect_uri` is configured.
-    pub consent_url: Option<String>,
 }

@@ -48,16 +48,15 @@ impl ExchangeLimit {
                 bucket.left < BURST
             });
         }
-        let bucket = buckets
-            .entry(principal.clone())
-            .or_insert(Bucket { left: BURST, refilled_at: now });
+        let bucket =
+            buckets.entry(principal.clone()).or_insert(Bucket { left: BURST, refilled_at: now });
         bucket.refill(now);
         match bucket.left.checked_sub(1) {
             Some(left) => {
                 bucket.left = left;
                 Ok(())
             }
-            None => Err(REFILL - now.duration_since(bucket.refilled_at)),
+            None => Err(REFILL.saturating_sub(now.duration_since(bucket.refilled_at))),
         }
     }
 }

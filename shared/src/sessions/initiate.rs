@@ -1,5 +1,7 @@
 //! A session begins: the user's token is exchanged, or was already.
 
+use std::time::{Duration, Instant};
+
 use uuid::Uuid;
 
 use super::{Sessions, turns::Turn};
@@ -68,6 +70,12 @@ pub enum InitiateError {
     /// `offline_access` has to be granted to Errand's app registration.
     #[error("the identity provider issued no refresh token")]
     NoRefreshToken,
+    /// This user's tokens were exchanged too often lately.
+    #[error("this user's tokens were exchanged too often")]
+    TooMany {
+        /// Until the next one.
+        retry_after: Duration,
+    },
     /// The database did not answer.
     #[error("the session could not be looked up")]
     Store(#[from] StoreError),
@@ -210,6 +218,9 @@ impl Sessions {
         caller: &Caller,
         api: &DownstreamApi,
     ) -> Result<NewTokens, InitiateError> {
+        self.exchange_limit
+            .take(&caller.principal, Instant::now())
+            .map_err(|retry_after| InitiateError::TooMany { retry_after })?;
         let obtained_at = self.clock.now();
         let answer = self.token_endpoint.exchange(&caller.principal, &caller.assertion, api).await;
         let response = answer.map_err(|failure| InitiateError::Refused {

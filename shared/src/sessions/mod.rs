@@ -12,6 +12,7 @@
 //! there.
 
 mod acquire;
+mod exchange_limit;
 mod initiate;
 #[cfg(test)]
 mod tests;
@@ -26,11 +27,11 @@ pub use self::{
     acquire::AcquireError,
     initiate::{InitiateError, Initiated},
 };
-use self::{initiate::InitiationKey, turns::Turns};
+use self::{exchange_limit::ExchangeLimit, initiate::InitiationKey, turns::Turns};
 use crate::{
     config::{Dialect, DownstreamApi, IdentityConfig},
-    identity::TokenEndpoint,
-    storage::SharedStore,
+    identity::{Principal, TokenEndpoint},
+    storage::{SessionView, SharedStore, StoreError},
     time::SharedClock,
 };
 
@@ -46,6 +47,7 @@ pub struct Sessions {
     dialect: Dialect,
     clock: SharedClock,
     initiations: Turns<InitiationKey>,
+    exchange_limit: ExchangeLimit,
     /// By session and grant.
     refreshes: Turns<(Uuid, String)>,
     /// Refreshes under way: nothing may drop one between request and record.
@@ -62,6 +64,7 @@ impl Sessions {
             dialect: identity.dialect.clone(),
             clock,
             initiations: Turns::default(),
+            exchange_limit: ExchangeLimit::default(),
             refreshes: Turns::default(),
             tasks: TaskTracker::new(),
         })
@@ -73,6 +76,32 @@ impl Sessions {
             Dialect::Entra { .. } => "",
             Dialect::TokenExchange { .. } => &api.name,
         }
+    }
+
+    /// Returns the user's sessions, newest first.
+    pub async fn list(&self, owner: &Principal) -> Result<Vec<SessionView>, StoreError> {
+        self.store.sessions(owner, &self.client_id).await
+    }
+
+    /// Stops a session: its tokens are erased, its unfinished jobs wait for their user. False if
+    /// the user has no such session, or has stopped it before.
+    ///
+    /// Where the provider offers it (RFC 7009) the tokens are revoked there too, afterwards and
+    /// without a second try. Entra does not.
+    ///
+    /// Source: MSAL `StopLongRunningProcessInWebApi`.
+    pub async fn stop(self: &Arc<Self>, owner: &Principal, key: &str) -> Result<bool, StoreError> {
+        let Some(tokens) = self.store.stop_session(owner, &self.client_id, key).await? else {
+            return Ok(false);
+        };
+        let (sessions, owner) = (Arc::clone(self), owner.clone());
+        self.tasks.spawn(async move {
+            for token in tokens {
+                // A failure is logged where it happens.
+                let _ = sessions.token_endpoint.revoke(&owner, &token).await;
+            }
+        });
+        Ok(true)
     }
 
     /// Waits until no refresh is under way; at the end of a process, after its jobs.

@@ -561,6 +561,45 @@ async fn nobody_else_refreshes_a_grant(store: TestStore) {
     assert_eq!(store.grant_for(id, "A", &alice()).await.version, grant.version);
 }
 
+async fn a_stopped_session_keeps_nothing_and_starts_nothing(store: TestStore) {
+    let running = store.submit(&alice(), Some(Grant::New(&new_grant(Some("k"), 1)))).await;
+    let claimed = store.claim_one().await;
+    let pending = store.submit(&alice(), Some(Grant::New(&new_grant(Some("k"), 1)))).await;
+    let id = store.session(&alice(), "k").await.id;
+    let version = store.grant(id, &alice()).await.version;
+    let refresh = store.begin_refresh(id, "", &alice(), version, MINUTE).await.unwrap();
+    assert!(refresh.is_some());
+    assert_eq!(
+        store.stop_session(&bob(), CLIENT, "k").await.unwrap().map(|tokens| tokens.len()),
+        None
+    );
+
+    let tokens = store.stop_session(&alice(), CLIENT, "k").await.unwrap().unwrap();
+    assert_eq!(tokens[0].expose(), "refresh-1");
+    assert!(store.stop_session(&alice(), CLIENT, "k").await.unwrap().is_none());
+    for job in [running, pending] {
+        let job = store.get(job, &alice()).await;
+        assert_eq!((job.status, job.suspension), (JobStatus::Suspended, None));
+    }
+    // Neither a call nor a refresh that was under way brings anything back.
+    let late = store.record(&claimed.lease, &record(Next::Continue)).await;
+    assert!(matches!(late, Err(StoreError::LeaseLost)));
+    let token = access_token("late");
+    let new = RefreshToken::new("refresh-2");
+    let late = store.finish_refresh(id, "", &alice(), version, &token, Some(&new)).await;
+    assert!(!late.unwrap());
+    let grant = store.grant(id, &alice()).await;
+    assert_eq!(grant.state, SessionState::Stopped);
+    assert!(grant.token.is_none() && !grant.renewable);
+
+    let views = store.sessions(&alice(), CLIENT).await.unwrap();
+    assert_eq!((views[0].key.as_str(), views[0].state), ("k", SessionState::Stopped));
+    assert_eq!(views[0].jobs[&JobStatus::Suspended], 2);
+    assert!(store.sessions(&bob(), CLIENT).await.unwrap().is_empty());
+    store.replace_grant(&alice(), &new_grant(Some("k"), 2)).await.unwrap();
+    assert_eq!(store.claim(Uuid::now_v7(), 10, MINUTE).await.unwrap().len(), 2);
+}
+
 async fn an_idempotency_key_makes_one_job(store: TestStore) {
     let key = |body| IdempotencyKey { endpoint: "jobs", key: "k-1", body };
     assert_eq!(store.find_replay(&alice(), &key(b"a")).await.unwrap(), Replay::New);
@@ -642,6 +681,7 @@ on_both! {
     each_api_can_have_a_grant_of_its_own
     a_grant_without_a_refresh_token_has_nothing_to_present
     nobody_else_refreshes_a_grant
+    a_stopped_session_keeps_nothing_and_starts_nothing
     an_idempotency_key_makes_one_job
     a_job_that_cannot_be_decrypted_keeps_no_other_from_running
     several_processes_may_open_one_new_database

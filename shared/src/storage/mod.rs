@@ -14,6 +14,7 @@ mod cipher;
 #[cfg(test)]
 mod conformance;
 mod grants;
+mod own_sessions;
 mod postgres;
 mod queue;
 mod sqlite;
@@ -29,6 +30,7 @@ pub use self::{
     audit::{AUDIT_PAGE, Audit},
     cipher::CipherError,
     grants::{Abandoned, Grants, HeldGrant, HeldToken, NewAccessToken, RefreshStart, SessionState},
+    own_sessions::{OwnSessions, SessionView},
     queue::{ClaimedJob, Lease, Next, Queue, Record, Renewed},
     submissions::{
         Grant, IdempotencyKey, KnownGrant, KnownSession, NewGrant, NewJob, NewTokens, Replay,
@@ -40,7 +42,7 @@ use crate::config::{DatabaseConfig, EncryptionConfig};
 
 /// A database with its key ring.
 #[async_trait]
-pub trait Store: Submissions + Queue + Grants + Audit + Webhooks {
+pub trait Store: Submissions + Queue + Grants + Audit + Webhooks + OwnSessions {
     /// Answers if the database does.
     async fn ping(&self) -> Result<(), StoreError>;
 

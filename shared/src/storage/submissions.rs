@@ -40,6 +40,9 @@ pub trait Submissions: fmt::Debug + Send + Sync {
     /// Writes a new grant into the session under its key and wakes every suspended job of it.
     async fn replace_grant(&self, owner: &Principal, grant: &NewGrant) -> Result<(), StoreError>;
 
+    /// Returns the job's document, if the job is there and `owner`'s.
+    async fn definition(&self, id: Uuid, owner: &Principal) -> Result<Option<Value>, StoreError>;
+
     /// Returns the job, if it is there and `owner`'s.
     async fn job(&self, id: Uuid, owner: &Principal) -> Result<Option<Job>, StoreError>;
 }

@@ -30,6 +30,7 @@ mod malformed;
 mod many_jobs;
 mod provider_outages;
 mod retries;
+mod session_stop;
 mod sessions;
 mod starting;
 mod stopping;

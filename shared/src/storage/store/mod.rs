@@ -8,6 +8,7 @@
 
 mod audit;
 mod grants;
+mod own_sessions;
 mod queue;
 mod submissions;
 mod webhooks;

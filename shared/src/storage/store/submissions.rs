@@ -1,7 +1,7 @@
 use async_trait::async_trait;
 use aws_lc_rs::{digest, rand};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::{Row, Transaction};
 use uuid::Uuid;
 
@@ -141,6 +141,20 @@ impl Submissions for Database {
         self.wake_suspended(&mut transaction, id).await?;
         transaction.commit().await?;
         Ok(())
+    }
+
+    async fn definition(&self, id: Uuid, owner: &Principal) -> Result<Option<Value>, StoreError> {
+        let row = sqlx::query(
+            "select definition from jobs where id = $1 and tenant = $2 and subject = $3",
+        )
+        .bind(id)
+        .bind(&owner.tenant)
+        .bind(&owner.subject)
+        .fetch_optional(&self.reader)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let sealed: Vec<u8> = row.try_get("definition")?;
+        self.open_json(job_place(id, "definition", owner), &sealed).map(Some)
     }
 
     async fn job(&self, id: Uuid, owner: &Principal) -> Result<Option<Job>, StoreError> {
