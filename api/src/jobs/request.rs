@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use errand_shared::{
     config::{DownstreamApis, Limits, WebhooksConfig},
     jobs::{Callback, EventKind},
+    sessions::Preflight,
     time::Timestamp,
     workflow::{Problem, Workflow, check, duration::parse_iso8601},
 };
@@ -34,6 +35,7 @@ pub(super) struct Request {
     pub(super) run_at: Option<Timestamp>,
     pub(super) deadline: Duration,
     pub(super) tags: BTreeMap<String, String>,
+    pub(super) preflight: Preflight,
     pub(super) callback: Option<Callback>,
 }
 
@@ -58,11 +60,11 @@ impl Request {
         let run_at = reader.run_at();
         let deadline = reader.deadline(limits);
         let tags = reader.tags();
+        let preflight = reader.preflight();
         let callback = reader.callback(webhooks);
         if run_at.is_some_and(|run_at| run_at >= now + deadline) {
             reader.refuse("/run_at", "Expected a time before the deadline.");
         }
-        reader.only("preflight", &"first".into(), "Only `first` is supported yet.");
         reader.only("priority", &0.into(), "Only 0 is supported yet.");
         reader.no_more();
         match (workflow, definition) {
@@ -74,6 +76,7 @@ impl Request {
                 run_at,
                 deadline,
                 tags,
+                preflight,
                 callback,
             }),
             _ => Err(reader.problems),
@@ -167,6 +170,17 @@ impl Reader {
             self.refuse("/deadline", expected);
             DEFAULT_DEADLINE
         })
+    }
+
+    fn preflight(&mut self) -> Preflight {
+        match self.take("preflight").as_ref().map(|value| value.as_str()) {
+            None | Some(Some("first")) => Preflight::First,
+            Some(Some("all")) => Preflight::All,
+            Some(_) => {
+                self.refuse("/preflight", "Expected `first` or `all`.");
+                Preflight::First
+            }
+        }
     }
 
     fn tags(&mut self) -> BTreeMap<String, String> {
@@ -305,7 +319,7 @@ mod tests {
             "run_at": "tomorrow",
             "deadline": "P9999D",
             "tags": {"a/b": 1},
-            "preflight": "all",
+            "preflight": "each",
             "priority": 5,
             "callback": {"url": "https://example.com", "events": ["started"], "secret": 1},
             "defintion": {}

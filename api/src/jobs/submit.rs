@@ -83,7 +83,8 @@ async fn store(
         let initiated = if apis.is_empty() {
             None
         } else {
-            let initiating = state.sessions.initiate(caller, request.session_key.as_deref(), &apis);
+            let key = request.session_key.as_deref();
+            let initiating = state.sessions.initiate(caller, key, &apis, request.preflight);
             let refused = |error| refusal::uninitiated(&error, caller, &state.identity);
             Some(initiating.await.map_err(refused)?)
         };

@@ -55,6 +55,15 @@ impl Initiated {
     }
 }
 
+/// For which of a document's APIs a submission makes sure that a token can be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preflight {
+    /// The first that the document names; the others when they are needed.
+    First,
+    /// Each.
+    All,
+}
+
 /// Why there is no grant. The user is still there: each of these is an answer to the submission.
 #[derive(Debug, thiserror::Error)]
 pub enum InitiateError {
@@ -89,6 +98,9 @@ impl Sessions {
     /// the first, and the refresh token that comes with it serves them all; in the token-exchange
     /// dialect it is exchanged for each that the session has no usable grant for.
     ///
+    /// With [`Preflight::All`] it is exchanged for each API, so that what only the user can mend
+    /// comes to light while the user is there.
+    ///
     /// Without `session_key` a key is allocated, the same one for the same token. Submissions with
     /// one token that arrive together cost one exchange.
     ///
@@ -98,11 +110,18 @@ impl Sessions {
         caller: &Caller,
         session_key: Option<&str>,
         apis: &[&DownstreamApi],
+        preflight: Preflight,
     ) -> Result<Initiated, InitiateError> {
-        let apis = match self.dialect {
-            Dialect::Entra { .. } => &apis[..apis.len().min(1)],
-            Dialect::TokenExchange { .. } => apis,
+        let (apis, others) = match self.dialect {
+            Dialect::Entra { .. } => apis.split_at(apis.len().min(1)),
+            Dialect::TokenExchange { .. } => (apis, &[][..]),
         };
+        if preflight == Preflight::All {
+            // For the refusals alone: the session's refresh token brings these tokens when they
+            // are needed.
+            let exchanges = others.iter().map(|api| self.exchange(caller, api));
+            futures::future::try_join_all(exchanges).await?;
+        }
         let hash = caller.assertion.hash();
         let known = self.known_grants(caller, session_key, hash, apis).await?;
         if let Some(known) = known.filter(|known| known.missing.is_empty()) {

@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 pub use self::{
     acquire::AcquireError,
-    initiate::{InitiateError, Initiated},
+    initiate::{InitiateError, Initiated, Preflight},
 };
 use self::{exchange_limit::ExchangeLimit, initiate::InitiationKey, turns::Turns};
 use crate::{

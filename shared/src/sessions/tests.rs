@@ -53,7 +53,7 @@ impl Story {
 
     async fn initiate(&self, caller: &Caller, apis: &[&str]) -> Result<Initiated, InitiateError> {
         let apis: Vec<&DownstreamApi> = apis.iter().map(|name| self.api(name)).collect();
-        let initiated = self.sessions.initiate(caller, Some("k"), &apis).await?;
+        let initiated = self.sessions.initiate(caller, Some("k"), &apis, Preflight::First).await?;
         if let Grant::New(grant) = initiated.grant() {
             self.store.replace_grant(&caller.principal, grant).await.unwrap();
         }

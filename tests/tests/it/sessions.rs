@@ -1,6 +1,6 @@
 //! Whose grant a job acts with.
 
-use errand_simulator::Reply;
+use errand_simulator::{Reply, UserTokenRequest};
 use errand_tests::{Database, TestApp, workflows};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -13,6 +13,7 @@ on_both_databases! {
     a_document_without_calls_needs_no_grant
     without_a_refresh_token_nothing_is_accepted
     who_lacks_the_scope_of_an_api_may_not_name_it
+    a_preflight_finds_out_what_a_later_call_would_miss
 }
 
 fn one_get() -> Value {
@@ -131,5 +132,29 @@ async fn who_lacks_the_scope_of_an_api_may_not_name_it(database: Database) {
     refused.assert_problem(403, "forbidden");
     assert!(refused.header("www-authenticate").contains("insufficient_scope"));
     assert_eq!(app.simulator.token_requests(), []);
+    app.finish().await;
+}
+
+async fn a_preflight_finds_out_what_a_later_call_would_miss(database: Database) {
+    let app = TestApp::start(database).await;
+    let scp = Some("Jobs.ReadWrite Ledger.Use".to_owned());
+    let request = UserTokenRequest { scp, ..UserTokenRequest::named("alice") };
+    let claims = app.simulator.user_claims(&request);
+    let token = app.simulator.sign(&app.simulator.token_header(), &claims);
+    let alice = app.user_with_token("alice", token);
+    let mut definition =
+        workflows::document(&json!([workflows::get("a", "api/a"), workflows::get("b", "api/b")]));
+    definition["do"][1]["b"]["with"]["endpoint"]["authentication"]["use"] = "LedgerAPI".into();
+
+    // The exchange for the second API, which only a preflight makes, is refused.
+    app.simulator.script_token_answer(app.simulator.entra_error(65001));
+    let refused = alice.post_job(&json!({ "definition": definition, "preflight": "all" })).await;
+    refused.assert_problem(403, "consent_required");
+    assert_eq!(refused.body["scopes"], json!(["api://ledger-api-id/read"]));
+    assert_eq!(app.database.count("jobs").await, 0);
+
+    let job = alice.submit_with(&definition, &json!({ "preflight": "all" })).await;
+    assert_eq!(app.exchanges().len(), 3);
+    alice.wait_until(&job, "completed").await;
     app.finish().await;
 }
