@@ -116,7 +116,10 @@ impl KeyCache {
                 self.renew_in_background(now);
                 Ok(keys)
             }
-            Some(keys) if !self.0.state().may_fetch(now) => Ok(keys),
+            // A fetch under way is waited for: it may bring the very key.
+            Some(keys) if !self.0.state().may_fetch(now) && self.0.fetching.try_lock().is_ok() => {
+                Ok(keys)
+            }
             Some(_) | None => self.fetch(Some(key_id.to_owned())).await,
         }
     }

@@ -302,7 +302,7 @@ fn undiscovered(grant: Grant<'_>, error: &DiscoveryError) -> Failed {
 impl Failed {
     /// The failure for the caller, and a line for the operator.
     fn reported(self, request: &Request<'_>) -> TokenFailure {
-        let failure = self.into_failure(request.correlation_id.clone());
+        let failure = self.into_failure(request);
         log(&failure);
         failure
     }

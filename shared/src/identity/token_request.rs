@@ -79,9 +79,11 @@ impl Failed {
         }
     }
 
-    pub(super) fn into_failure(self, correlation_id: String) -> TokenFailure {
+    pub(super) fn into_failure(self, request: &Request<'_>) -> TokenFailure {
+        // Nobody keeps a provider from putting what it was sent into any of its words.
+        let secret = request.grant.secret();
         let word = |text: &String| -> String {
-            redact(text, &[]).chars().take(MAX_WORD_CHARACTERS).collect()
+            redact(text, &[secret]).chars().take(MAX_WORD_CHARACTERS).collect()
         };
         let error = self.error();
         TokenFailure {
@@ -96,7 +98,7 @@ impl Failed {
             correlation_id: error
                 .and_then(|error| error.correlation_id.as_ref())
                 .map(word)
-                .or(Some(correlation_id)),
+                .or_else(|| Some(request.correlation_id.clone())),
             description: self.description,
         }
     }
