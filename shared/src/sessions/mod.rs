@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 pub use self::{
-    acquire::AcquireError,
+    acquire::{AcquireError, Rejected},
     initiate::{InitiateError, Initiated},
 };
 use self::{initiate::InitiationKey, turns::Turns};
