@@ -10,7 +10,7 @@ use errand_shared::{
     config::DownstreamApi,
     identity::{AccessToken, LastResort},
     jobs::{CallOutcome, SentCall, Suspension},
-    sessions::AcquireError,
+    sessions::{AcquireError, Rejected},
     storage::{ClaimedJob, Next, Record, StoreError},
     telemetry::{chain, child_traceparent},
     time::Timestamp,
@@ -207,9 +207,9 @@ impl Advance<'_> {
         state.call.begin();
         self.record(workflow, state, Next::Continue).await?;
         let mut sent = self.send(state, call, api, &token).await;
-        if let Some(Sent::Unauthorized(_)) = sent {
+        if let Some(Sent::Unauthorized(_, claims)) = sent {
             // Refused before it was processed: once more with another token, whatever the method.
-            match self.acquire_token(api, Some(token)).await {
+            match self.acquire_token(api, Some(Rejected { access_token: token, claims })).await {
                 Ok(token) => sent = self.send(state, call, api, &token).await,
                 Err(error) => {
                     state.call.undo();
@@ -222,7 +222,7 @@ impl Advance<'_> {
                 WorkflowError::timeout("the job's deadline was over before the API answered")
                     .into(),
             )),
-            Some(Sent::Final(response) | Sent::Unauthorized(response)) => {
+            Some(Sent::Final(response) | Sent::Unauthorized(response, _)) => {
                 Performed::Replied(Ok(response))
             }
             Some(Sent::Unusable(_, error) | Sent::Refused(error)) => Performed::Replied(Err(error)),
@@ -233,7 +233,7 @@ impl Advance<'_> {
     async fn acquire_token(
         &self,
         api: &DownstreamApi,
-        rejected: Option<AccessToken>,
+        rejected: Option<Rejected>,
     ) -> Result<AccessToken, AcquireError> {
         // A document that names an API was given a session at submission.
         let session_id = self.job.session_id.ok_or(AcquireError::Permanent)?;

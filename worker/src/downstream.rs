@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use errand_shared::{
     config::DownstreamApi,
     http::retry_after,
-    identity::AccessToken,
+    identity::{AccessToken, RequestedClaims},
     jobs::CallOutcome,
     time::Timestamp,
     workflow::{Call, Response, WorkflowError, address},
@@ -19,6 +19,8 @@ use reqwest::{
 };
 use serde_json::Value;
 
+use crate::challenge::requested_claims;
+
 /// What stands in a kept answer instead of the token that was sent.
 const REDACTED: &str = "[redacted]";
 
@@ -31,8 +33,8 @@ pub(crate) enum Sent {
     Unusable(u16, WorkflowError),
     /// It cannot be sent.
     Refused(WorkflowError),
-    /// 401: another token may help.
-    Unauthorized(Response),
+    /// 401: another token may help, if it has the claims that the API demands.
+    Unauthorized(Response, Option<RequestedClaims>),
     /// Another time it may be different.
     Transient(Transient),
 }
@@ -56,7 +58,7 @@ impl Sent {
     /// What the audit says of it, with the status of the answer; none if it was not sent.
     pub(crate) fn outcome(&self) -> Option<(CallOutcome, Option<u16>)> {
         match self {
-            Self::Final(response) | Self::Unauthorized(response) => {
+            Self::Final(response) | Self::Unauthorized(response, _) => {
                 Some((CallOutcome::Answered, Some(response.status)))
             }
             Self::Unusable(status, _) => Some((CallOutcome::UnusableAnswer, Some(*status))),
@@ -93,7 +95,10 @@ pub(crate) async fn send(
         Err(error) => return unanswered(&error),
     };
     let retry_after = retry_after(response.headers(), now);
+    // Read from the headers as they came: the workflow sees one of each name.
+    let claims = requested_claims(response.headers());
     match read(response, api.max_response_bytes, token).await {
+        Ok(response) if response.status == 401 => Sent::Unauthorized(response, claims),
         Ok(response) => classify(call, api, response, retry_after),
         Err(ReadError::Connection(error)) => unanswered(&error),
         Err(ReadError::Unusable(status, error)) => Sent::Unusable(status, error),
@@ -227,7 +232,6 @@ fn classify(
         })
     };
     match response.status {
-        401 => Sent::Unauthorized(response),
         429 => Sent::Transient(Transient {
             maybe_processed: false,
             throttled: true,

@@ -6,6 +6,7 @@
 //! (tells those who asked).
 
 mod advance_job;
+mod challenge;
 mod claims;
 mod downstream;
 mod health;

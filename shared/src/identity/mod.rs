@@ -3,7 +3,7 @@
 //! | file | holds |
 //! | --- | --- |
 //! | [`verifier`] | who calls: the checks of an incoming access token, over `compact_token`, `issuers` (whose signature), `rules` (what it must say), `claims`, `keys`, `key_cache` |
-//! | [`token_endpoint`] | how a token is got: `endpoints` knows where, `grant` fills the form, `client_credential` proves who Errand is (over `client_assertion`, `certificate_file`, `managed_identity`), `token_request` sends it, `token_response` reads a good answer |
+//! | [`token_endpoint`] | how a token is got: `endpoints` knows where, `grant` fills the form, `client_credential` proves who Errand is (over `client_assertion`, `certificate_file`, `managed_identity`), `requested_claims` is what the token is to say, `token_request` sends it, `token_response` reads a good answer |
 //! | [`failure`] | what a bad answer means: the one decision table, over the words of `oauth_error` |
 //! | [`scopes`], [`consent`] | what is asked for, and where a user agrees to it |
 //! | [`principal`], [`secret`] | whose token it is; tokens that cannot be printed |
@@ -30,6 +30,7 @@ mod managed_identity;
 mod oauth_error;
 pub mod principal;
 mod redaction;
+mod requested_claims;
 mod rules;
 pub mod scopes;
 pub mod secret;
@@ -45,6 +46,7 @@ pub use failure::{
     Decision, Gate, LastResort, Presented, RefreshTokenState, SuspensionReason, TokenFailure,
 };
 pub use principal::Principal;
+pub use requested_claims::RequestedClaims;
 pub use scopes::Scopes;
 pub use secret::{AccessToken, AssertionHash, RefreshToken, UserAssertion};
 pub use token_endpoint::{HTTP_TIMEOUT, TokenEndpoint};

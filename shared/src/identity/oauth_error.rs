@@ -4,8 +4,7 @@
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-/// Claims challenges that are longer are dropped; the user is then asked without one.
-const MAX_CLAIMS_BYTES: usize = 4096;
+use super::requested_claims::MAX_CLAIMS_BYTES;
 
 /// An error answer, as received. Only `error` has to be what the standard says; what is merely
 /// informative must not make the answer unreadable.

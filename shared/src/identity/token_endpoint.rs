@@ -11,6 +11,7 @@ use super::{
     failure::{Outcome, TokenFailure},
     grant::Grant,
     principal::Principal,
+    requested_claims::{self, RequestedClaims},
     secret::{RefreshToken, UserAssertion},
     token_request::{Failed, Request, chain, headers, read, read_revocation, unsent},
     token_response::TokenResponse,
@@ -78,11 +79,11 @@ impl TokenEndpoint {
                 refresh: *refresh,
             },
         };
-        self.request(grant, principal, api).await
+        self.request(Request::new(grant, principal), api).await
     }
 
     /// Redeems a refresh token for a token of `api`. At Entra that need not be the API it was got
-    /// for, elsewhere it has to be.
+    /// for, elsewhere it has to be. `claims` are what that API demands of it; Entra's dialect only.
     ///
     /// Never repeats by itself what the provider may have seen, since that may have replaced the
     /// refresh token: [`TokenFailure::presented`] says what the caller may do. The one exception is
@@ -94,12 +95,13 @@ impl TokenEndpoint {
         principal: &Principal,
         refresh_token: &RefreshToken,
         api: &DownstreamApi,
+        claims: Option<&RequestedClaims>,
     ) -> Result<TokenResponse, TokenFailure> {
         let grant = match &self.dialect {
             Dialect::Entra { .. } => Grant::RefreshToken(refresh_token),
             Dialect::TokenExchange { .. } => Grant::BoundRefreshToken(refresh_token),
         };
-        self.request(grant, principal, api).await
+        self.request(Request { claims, ..Request::new(grant, principal) }, api).await
     }
 
     /// Tells the provider that a refresh token will not be used again. False if it cannot be told.
@@ -131,11 +133,9 @@ impl TokenEndpoint {
 
     async fn request(
         &self,
-        grant: Grant<'_>,
-        principal: &Principal,
+        request: Request<'_>,
         api: &DownstreamApi,
     ) -> Result<TokenResponse, TokenFailure> {
-        let request = Request::new(grant, principal);
         self.request_as(&request, api).await.map_err(|failed| failed.reported(&request))
     }
 
@@ -148,11 +148,14 @@ impl TokenEndpoint {
         let scope = scope.map_err(|error| Failed::locally(error.to_string()))?;
         let endpoint = self.endpoints.token(request.principal).await;
         let endpoint = endpoint.map_err(|error| undiscovered(request.grant, &error))?;
+        let is_entra = request.grant.kind().is_entra();
+        let claims = is_entra.then(|| requested_claims::parameter(request.claims));
         let mut parameters: BTreeMap<&str, &str> = BTreeMap::new();
         // What is configured as extra never replaces what the protocol says.
         let extra = self.extra_parameters.iter().chain(&api.extra_token_parameters);
         parameters.extend(extra.map(|(name, value)| (name.as_str(), value.as_str())));
         parameters.extend(request.grant.parameters());
+        parameters.extend(claims.as_deref().map(|claims| ("claims", claims)));
         parameters.extend(scope.as_deref().map(|scope| ("scope", scope)));
         let scope = scope.as_deref().unwrap_or_default();
         self.attempt_twice(request, &Form { endpoint, parameters, scope }).await

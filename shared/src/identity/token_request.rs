@@ -14,6 +14,7 @@ use super::{
     oauth_error::OAuthError,
     principal::Principal,
     redaction::redact,
+    requested_claims::RequestedClaims,
     token_endpoint::HTTP_TIMEOUT,
     token_response::{ResponseError, TokenResponse},
 };
@@ -28,6 +29,8 @@ const MAX_WORD_CHARACTERS: usize = 100;
 pub(super) struct Request<'a> {
     pub(super) grant: Grant<'a>,
     pub(super) principal: &'a Principal,
+    /// What an API demands of the token.
+    pub(super) claims: Option<&'a RequestedClaims>,
     pub(super) correlation_id: String,
     pub(super) deadline: Instant,
 }
@@ -42,8 +45,13 @@ pub(super) struct Failed {
 impl<'a> Request<'a> {
     /// One that begins now.
     pub(super) fn new(grant: Grant<'a>, principal: &'a Principal) -> Self {
-        let correlation_id = Uuid::new_v4().to_string();
-        Self { grant, principal, correlation_id, deadline: Instant::now() + HTTP_TIMEOUT }
+        Self {
+            grant,
+            principal,
+            claims: None,
+            correlation_id: Uuid::new_v4().to_string(),
+            deadline: Instant::now() + HTTP_TIMEOUT,
+        }
     }
 
     pub(super) fn time_left(&self) -> Duration {

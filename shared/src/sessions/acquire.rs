@@ -21,10 +21,10 @@ use uuid::Uuid;
 
 use super::{Sessions, initiate::scope_set};
 use crate::{
-    config::DownstreamApi,
+    config::{Dialect, DownstreamApi},
     identity::{
         AccessToken, Decision, HTTP_TIMEOUT, LastResort, Presented, Principal, RefreshTokenState,
-        SuspensionReason, TokenFailure, TokenResponse,
+        RequestedClaims, SuspensionReason, TokenFailure, TokenResponse,
     },
     storage::{Abandoned, HeldGrant, NewAccessToken, RefreshStart, SessionState, StoreError},
     time::Timestamp,
@@ -91,6 +91,15 @@ pub enum AcquireError {
     Store(#[from] StoreError),
 }
 
+/// A token that an API answered 401 to.
+#[derive(Debug, Clone)]
+pub struct Rejected {
+    /// The token.
+    pub access_token: AccessToken,
+    /// What the API demands of another one. Entra's dialect only; in the other it says nothing.
+    pub claims: Option<RequestedClaims>,
+}
+
 /// What is wanted, in a form that a task can own.
 #[derive(Debug, Clone)]
 struct Wanted {
@@ -100,14 +109,16 @@ struct Wanted {
     owner: Principal,
     api: DownstreamApi,
     scope_set: String,
-    /// A token that the API did not accept.
     rejected: Option<AccessToken>,
+    /// What the API demands of the token.
+    claims: Option<RequestedClaims>,
 }
 
 impl Wanted {
     /// The grant's token, if it has enough life left and the API has not just refused it.
     fn accept(&self, grant: &mut HeldGrant, now: Timestamp) -> Option<AccessToken> {
-        let held = grant.token.take()?;
+        // Nobody knows which claims a stored one was asked for with.
+        let held = grant.token.take().filter(|_| self.claims.is_none())?;
         let margin = if grant.renewable {
             RENEWAL_MARGIN.min(held.expires_at.since(held.obtained_at) / 2)
         } else {
@@ -126,7 +137,8 @@ impl Sessions {
     /// Returns an access token for `api`, from the session's row or by redeeming its refresh token.
     ///
     /// At most one refresh per grant runs at a time in the whole cluster; whoever waits for it gets
-    /// what it brought. With `rejected`, a token that the API answered 401 to, another one.
+    /// what it brought. With `rejected` another one than that, and if the API demands claims one that
+    /// was asked for with them.
     ///
     /// # Errors
     /// Each says what to do about the job: [`AcquireError`].
@@ -137,8 +149,12 @@ impl Sessions {
         session_id: Uuid,
         owner: &Principal,
         api: &DownstreamApi,
-        rejected: Option<AccessToken>,
+        rejected: Option<Rejected>,
     ) -> Result<AccessToken, AcquireError> {
+        let (rejected, claims) = match rejected {
+            Some(Rejected { access_token, claims }) => (Some(access_token), claims),
+            None => (None, None),
+        };
         let wanted = Wanted {
             session_id,
             grant: self.grant_for(api).to_owned(),
@@ -146,6 +162,10 @@ impl Sessions {
             api: api.clone(),
             scope_set: scope_set(api),
             rejected,
+            claims: match self.dialect {
+                Dialect::Entra { .. } => claims,
+                Dialect::TokenExchange { .. } => None,
+            },
         };
         let mut grant = self.grant(&wanted).await?;
         if let Some(access_token) = wanted.accept(&mut grant, self.clock.now()) {
@@ -184,7 +204,7 @@ impl Sessions {
             if grant.state != SessionState::Active || !grant.renewable {
                 return Err(AcquireError::Suspend {
                     reason: SuspensionReason::SessionRevoked,
-                    claims: None,
+                    claims: wanted.claims.as_ref().map(RequestedClaims::to_json),
                     session_version: grant.session_version,
                 });
             }
@@ -215,8 +235,10 @@ impl Sessions {
                 return Err(AcquireError::Unavailable { after: Some(PAUSE_UNANSWERED) });
             }
             let obtained_at = self.clock.now();
+            let Wanted { owner, api, claims, .. } = &wanted;
+            let refresh_token = &start.refresh_token;
             let answer =
-                self.token_endpoint.refresh(&wanted.owner, &start.refresh_token, &wanted.api).await;
+                self.token_endpoint.refresh(owner, refresh_token, api, claims.as_ref()).await;
             match answer {
                 Ok(response) => {
                     let access_token = response.access_token.clone();
@@ -302,6 +324,8 @@ impl Sessions {
             return Ok(None);
         }
         let session_version = grant.session_version;
+        let demanded = || wanted.claims.as_ref().map(RequestedClaims::to_json);
+        let claims = || failure.claims.clone().or_else(demanded);
         if failure.refresh_token == RefreshTokenState::Doubtful && !dead {
             return Ok(Some(AcquireError::Unavailable { after: pause }));
         }
@@ -311,11 +335,11 @@ impl Sessions {
             }
             Decision::RetryFew { then } => AcquireError::Doubtful { then },
             Decision::SuspendForUser { reason } => {
-                AcquireError::Suspend { reason, claims: failure.claims.clone(), session_version }
+                AcquireError::Suspend { reason, claims: claims(), session_version }
             }
             Decision::SuspendForAdministrator => AcquireError::Suspend {
                 reason: SuspensionReason::AdminActionRequired,
-                claims: failure.claims.clone(),
+                claims: claims(),
                 session_version,
             },
             Decision::Operator => AcquireError::Operator,

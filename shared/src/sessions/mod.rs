@@ -24,7 +24,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 pub use self::{
-    acquire::AcquireError,
+    acquire::{AcquireError, Rejected},
     initiate::{InitiateError, Initiated, Preflight},
 };
 use self::{exchange_limit::ExchangeLimit, initiate::InitiationKey, turns::Turns};

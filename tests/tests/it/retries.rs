@@ -11,6 +11,7 @@ on_both_databases! {
     a_post_whose_outcome_is_unknown_is_not_sent_again
     an_api_that_does_not_know_the_address_faults_the_job
     a_call_refused_with_401_is_repeated_once_with_a_fresh_token
+    a_claims_challenge_is_met_once_and_then_by_the_user
 }
 
 fn status(status: u16) -> HttpAnswer {
@@ -128,5 +129,55 @@ async fn a_call_refused_with_401_is_repeated_once_with_a_fresh_token(database: D
     let job = alice.wait_until(&job, "faulted").await;
     assert_communication(&job, 401, "Unauthorized");
     assert_eq!(app.calls("api/write").len(), 4, "a second 401 is final");
+    app.finish().await;
+}
+
+async fn a_claims_challenge_is_met_once_and_then_by_the_user(database: Database) {
+    let app = TestApp::start(database).await;
+    let alice = app.user("alice");
+    // `{"access_token":{"nbf":{"essential":true,"value":"1700000000"}}}`
+    let challenge = "Bearer realm=\"\", error=\"insufficient_claims\", claims=\"\
+         eyJhY2Nlc3NfdG9rZW4iOnsibmJmIjp7ImVzc2VudGlhbCI6dHJ1ZSwidmFsdWUiOiIxNzAwMDAwMDAwIn19fQ==\"";
+    let challenged = status(401).with_header("www-authenticate", challenge);
+    let expected = json!({ "essential": true, "value": "1700000000" });
+
+    app.simulator.script_call_answer("POST", "/partner/api/write", challenged.clone());
+    let job = alice.submit(&one_post()).await;
+    let job = alice.wait_until(&job, "completed").await;
+    assert_eq!(job["attempts"], 1);
+    let calls = app.calls("api/write");
+    assert_eq!(calls.len(), 2);
+    assert_ne!(calls[0].token_id, calls[1].token_id);
+    let refreshes = app.refreshes();
+    let [refresh] = &refreshes[..] else { panic!("one refresh: {refreshes:?}") };
+    let claims: Value = serde_json::from_str(refresh.claims.as_deref().unwrap()).unwrap();
+    assert_eq!(claims["access_token"]["nbf"], expected);
+    assert_eq!(claims["access_token"]["xms_cc"]["values"], json!(["cp1"]));
+
+    // The token that met it is the stored one now.
+    let job = alice.submit(&one_post()).await;
+    alice.wait_until(&job, "completed").await;
+    assert_eq!(app.calls("api/write")[2].token_id, calls[1].token_id);
+
+    // A second challenge is final.
+    for _ in 0..2 {
+        app.simulator.script_call_answer("POST", "/partner/api/write", challenged.clone());
+    }
+    let job = alice.submit(&one_post()).await;
+    let job = alice.wait_until(&job, "faulted").await;
+    assert_communication(&job, 401, "Unauthorized");
+    assert_eq!(app.calls("api/write").len(), 5);
+
+    // Only the user can meet it.
+    app.simulator.script_call_answer("POST", "/partner/api/write", challenged);
+    let refusal = json!({ "error": "interaction_required", "suberror": "basic_action" });
+    app.simulator.script_token_answer(HttpAnswer::json(400, &refusal));
+    let job = alice.submit(&one_post()).await;
+    let job = alice.wait_until(&job, "suspended").await;
+    assert_eq!(job["attempts"], 0, "{job}");
+    let suspension = &job["suspension"];
+    assert_eq!(suspension["reason"], "interaction_required");
+    let claims: Value = serde_json::from_str(suspension["claims"].as_str().unwrap()).unwrap();
+    assert_eq!(claims["access_token"]["nbf"], expected);
     app.finish().await;
 }

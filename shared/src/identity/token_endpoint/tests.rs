@@ -20,6 +20,7 @@ use crate::{
 };
 
 const ASSERTION: &str = "eyJhbGciOiJub25lIn0.e30.caller";
+const CAPABILITIES: &str = r#"{"access_token":{"xms_cc":{"values":["cp1"]}}}"#;
 
 struct Fixture {
     provider: TestProvider,
@@ -54,7 +55,7 @@ impl Fixture {
 
     async fn refresh(&self) -> Result<TokenResponse, TokenFailure> {
         let token = RefreshToken::new("refresh-1");
-        self.endpoint().refresh(&principal(), &token, &self.api).await
+        self.endpoint().refresh(&principal(), &token, &self.api, None).await
     }
 }
 
@@ -104,6 +105,7 @@ async fn an_exchange_sends_the_callers_token_on_behalf_of_the_user() {
         form(&[
             ("assertion", ASSERTION),
             ("audience", "y"),
+            ("claims", CAPABILITIES),
             ("client_id", test_provider::CLIENT_ID),
             ("client_info", "1"),
             ("client_secret", "s3cret~value"),
@@ -120,6 +122,21 @@ async fn an_exchange_sends_the_callers_token_on_behalf_of_the_user() {
 }
 
 #[tokio::test]
+async fn what_an_api_demands_of_its_token_is_added_to_the_capabilities() {
+    let fixture = Fixture::answering(vec![token()]).await;
+    let demanded = RequestedClaims::from_challenge(r#"{"access_token":{"acrs":{"value":"c1"}}}"#);
+    let refresh_token = RefreshToken::new("refresh-1");
+    let endpoint = fixture.endpoint();
+    endpoint.refresh(&principal(), &refresh_token, &fixture.api, demanded.as_ref()).await.unwrap();
+    let [request] = &fixture.provider.received()[..] else { panic!("one request") };
+    let claims: serde_json::Value = serde_json::from_str(&request.form["claims"]).unwrap();
+    assert_eq!(
+        claims,
+        json!({ "access_token": { "acrs": { "value": "c1" }, "xms_cc": { "values": ["cp1"] } } })
+    );
+}
+
+#[tokio::test]
 async fn a_refresh_sends_the_refresh_token_and_no_assertion() {
     let mut fixture = Fixture::answering(vec![token()]).await;
     fixture.config.client_authentication = ClientAuthentication::Basic;
@@ -130,6 +147,7 @@ async fn a_refresh_sends_the_refresh_token_and_no_assertion() {
     assert_eq!(
         request.form,
         form(&[
+            ("claims", CAPABILITIES),
             ("client_info", "1"),
             ("grant_type", "refresh_token"),
             ("refresh_token", "refresh-1"),
@@ -435,9 +453,9 @@ async fn a_bound_refresh_token_is_sent_with_no_scope_but_a_configured_one() {
     let mut fixture = openid(RefreshRequest::OfflineAccess, vec![token()]).await;
     let endpoint = fixture.endpoint();
     let refresh_token = RefreshToken::new("refresh-1");
-    endpoint.refresh(&principal(), &refresh_token, &fixture.api).await.unwrap();
+    endpoint.refresh(&principal(), &refresh_token, &fixture.api, None).await.unwrap();
     fixture.api.extra_token_parameters.clear();
-    endpoint.refresh(&principal(), &refresh_token, &fixture.api).await.unwrap();
+    endpoint.refresh(&principal(), &refresh_token, &fixture.api, None).await.unwrap();
     let received = fixture.provider.received();
     assert_eq!(received[0].form["scope"], "kept");
     assert_eq!(received[1].form["refresh_token"], "refresh-1");
