@@ -34,3 +34,4 @@ mod sessions;
 mod starting;
 mod stopping;
 mod suspension;
+mod token_failures;
