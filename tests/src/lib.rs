@@ -18,6 +18,6 @@ pub use answer::Answer;
 pub use database::{Database, TestDatabase};
 pub use eventually::{PATIENCE, eventually};
 pub use program::{Ended, Program, run_to_end};
-pub use settings::Settings;
+pub use settings::{Settings, WEBHOOK_SECRET};
 pub use test_app::{TestApp, free_address};
 pub use user::User;

@@ -22,7 +22,16 @@ pub struct Settings {
     pub honours_idempotency_key: bool,
     /// `timeout_seconds` of the partner API.
     pub timeout_seconds: u32,
+    /// Users of every tenant may come.
+    pub any_tenant: bool,
+    /// Who may be told of jobs, `host:port`.
+    pub webhook_host: Option<String>,
+    /// The simulator's realm in place of its tenant, with this `identity.refresh`.
+    pub token_exchange: Option<&'static str>,
 }
+
+/// `webhooks.secret` where there is a host.
+pub const WEBHOOK_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 impl Default for Settings {
     /// One worker; a rotating tenant that punishes whoever presents a refresh token twice.
@@ -36,6 +45,9 @@ impl Default for Settings {
             max_attempts: 3,
             honours_idempotency_key: false,
             timeout_seconds: 30,
+            any_tenant: false,
+            webhook_host: None,
+            token_exchange: None,
         }
     }
 }
@@ -57,10 +69,19 @@ impl Settings {
         api: SocketAddr,
         encryption_key: &[u8; 32],
     ) {
-        let (instance, tenant_id) =
-            simulator.authority.rsplit_once('/').expect("an authority ends with its tenant");
+        let provider = self.provider(simulator);
+        let webhooks = self.webhook_host.as_ref().map(|host| {
+            format!("[webhooks]\nhosts = [\"{host}\"]\nsecret = \"{WEBHOOK_SECRET}\"\n")
+        });
+        let webhooks = webhooks.unwrap_or_default();
         let (client_id, client_secret) = (&simulator.client_id, &simulator.client_secret);
-        let (downstream, scope) = (&simulator.downstream, &simulator.scope);
+        let downstream = &simulator.downstream;
+        let (partner_scopes, ledger_scopes) = if self.token_exchange.is_some() {
+            (bound_to("api://partner-api-id"), bound_to("api://ledger-api-id"))
+        } else {
+            let scopes = |scope: &str| format!("scopes = [\"{scope}\"]");
+            (scopes(&simulator.scope), scopes("api://ledger-api-id/read"))
+        };
         let api = api.to_string();
         let key = format!("k1:{}", BASE64_STANDARD.encode(encryption_key));
         let Self { lease_seconds, drain_seconds, max_attempts, timeout_seconds, .. } = self;
@@ -82,15 +103,14 @@ lease_seconds = {lease_seconds}
 drain_seconds = {drain_seconds}
 
 [identity]
-instance = "{instance}/"
-tenant_id = "{tenant_id}"
+{provider}
 client_id = "{client_id}"
 client_credentials = [{{ source_type = "ClientSecret", client_secret = "{client_secret}" }}]
 consent_redirect_uri = "http://localhost/consent-given"
 
 [downstream_apis.PartnerAPI]
 base_url = "{downstream}"
-scopes = ["{scope}"]
+{partner_scopes}
 methods = ["GET", "POST"]
 timeout_seconds = {timeout_seconds}
 honours_idempotency_key = {honours_idempotency_key}
@@ -98,10 +118,34 @@ retry = {{ max_attempts = {max_attempts}, initial_seconds = 0.1, max_seconds = 0
 
 [downstream_apis.LedgerAPI]
 base_url = "{ledger}"
-scopes = ["api://ledger-api-id/read"]
+{ledger_scopes}
 required_scopes = ["Ledger.Use"]
-"#
+
+{webhooks}"#
         );
         std::fs::write(path, content).expect("the folder can be written");
     }
+
+    /// Who signs users in and issues tokens.
+    fn provider(&self, simulator: &Description) -> String {
+        if let Some(refresh) = self.token_exchange {
+            let authority = simulator.downstream.replace("/partner", "/realms/acme");
+            return format!(
+                "dialect = \"token-exchange\"\nauthority = \"{authority}\"\nrefresh = \"{refresh}\""
+            );
+        }
+        let (instance, tenant_id) =
+            simulator.authority.rsplit_once('/').expect("an authority ends with its tenant");
+        let tenant = if self.any_tenant {
+            "tenant_id = \"organizations\"\nallowed_tenants = [\"*\"]".to_owned()
+        } else {
+            format!("tenant_id = \"{tenant_id}\"")
+        };
+        format!("instance = \"{instance}/\"\n{tenant}")
+    }
+}
+
+/// Scopes and target of an API of the realm.
+fn bound_to(audience: &str) -> String {
+    format!("scopes = [\"read\"]\nextra_token_parameters = {{ audience = \"{audience}\" }}")
 }

@@ -23,6 +23,7 @@ macro_rules! on_both_databases {
 mod command_line;
 mod crashes;
 mod database_outages;
+mod events;
 mod idempotency;
 mod jobs;
 mod logs;
@@ -35,3 +36,6 @@ mod sessions;
 mod starting;
 mod stopping;
 mod suspension;
+mod token_exchange;
+mod token_failures;
+mod webhooks;

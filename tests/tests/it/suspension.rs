@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use errand_simulator::HttpAnswer;
+use errand_simulator::{HttpAnswer, Reply, UserTokenRequest};
 use errand_tests::{Database, Settings, TestApp, User, workflows};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 on_both_databases! {
     a_job_whose_grant_does_not_do_waits_for_its_user
     a_resume_wakes_every_suspended_job_of_the_session
+    all_jobs_of_a_session_go_on_after_one_resume_of_their_own_user
     what_the_user_must_do_first_is_said_at_submission
 }
 
@@ -89,6 +90,58 @@ async fn a_resume_wakes_every_suspended_job_of_the_session(database: Database) {
     let job = alice.wait_until(&first, "completed").await;
     assert_eq!(job["output"]["user"], "alice");
     assert_eq!(app.calls("api/process/data").len(), 1);
+    app.finish().await;
+}
+
+async fn all_jobs_of_a_session_go_on_after_one_resume_of_their_own_user(database: Database) {
+    const JOBS: usize = 20;
+    // The worker comes later: a submission after the grant's end would be its renewal.
+    let settings = Settings { any_tenant: true, workers: 0, ..Settings::default() };
+    let mut app = TestApp::start_with(database, settings).await;
+    let alice = app.user("alice");
+    // The exchange, and then the first refresh of any of them.
+    app.simulator.script_token_answer(Reply::Usual);
+    app.simulator.script_token_answer(app.simulator.entra_error(50173));
+    let mut jobs = Vec::new();
+    for number in 0..JOBS {
+        let path = format!("api/finish/{number}");
+        let unauthorized = HttpAnswer::text(401, "");
+        app.simulator.script_call_answer("POST", &format!("/partner/{path}"), unauthorized);
+        let definition = workflows::document(&json!([
+            workflows::get("read", "api/read"),
+            workflows::post("finish", &path),
+        ]));
+        jobs.push(alice.submit_with(&definition, &key("report")).await);
+    }
+    app.start_worker().await;
+    for job in &jobs {
+        let suspended = alice.wait_until(job, "suspended").await;
+        assert_eq!(suspended["suspension"]["reason"], "session_revoked", "{suspended}");
+        assert_eq!(suspended["attempts"], 0, "{suspended}");
+    }
+
+    let path = format!("/v1/jobs/{}/resume", jobs[0]["id"].as_str().unwrap());
+    let same_name_elsewhere = UserTokenRequest {
+        tenant: Some("5f0f3a52-7c0e-4a3c-9d39-3a2f1a3c1e11".to_owned()),
+        ..UserTokenRequest::named("alice")
+    };
+    let claims = app.simulator.user_claims(&same_name_elsewhere);
+    let token = app.simulator.sign(&app.simulator.token_header(), &claims);
+    for stranger in [app.user("bob"), app.user_with_token("alice", token)] {
+        let refused = stranger.send(stranger.request(Method::POST, &path)).await;
+        refused.assert_problem(404, "not_found");
+    }
+    assert_eq!(app.exchanges().len(), 1, "nobody's token was exchanged");
+
+    let alice = alice.sign_in_again(&app.simulator);
+    let resumed = alice.send(alice.request(Method::POST, &path)).await;
+    assert_eq!(resumed.status, 202, "{}", resumed.text);
+    for job in &jobs {
+        let completed = alice.wait_until(job, "completed").await;
+        assert_eq!(completed["attempts"], 1, "{completed}");
+    }
+    assert_eq!(app.exchanges().len(), 2);
+    assert_eq!(app.calls("api/read").len(), JOBS, "what was finished is not repeated");
     app.finish().await;
 }
 

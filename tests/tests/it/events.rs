@@ -1,0 +1,97 @@
+//! What a client can read of a job afterwards, or as it happens.
+
+use errand_tests::{Answer, Database, TestApp, User, workflows};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+on_both_databases! {
+    what_happened_to_a_job_is_told_in_order
+    a_stream_goes_on_where_it_was_lost
+    calls_are_listed_without_what_was_said
+}
+
+fn path_of(job: &Value, what: &str) -> String {
+    format!("/v1/jobs/{}/{what}", job["id"].as_str().unwrap())
+}
+
+async fn stream(user: &User, path: &str, last_event_id: Option<&str>) -> Answer {
+    let mut request = user.request(Method::GET, path).header("accept", "text/event-stream");
+    if let Some(id) = last_event_id {
+        request = request.header("last-event-id", id);
+    }
+    user.send(request).await
+}
+
+/// The values of a field, message by message.
+fn field<'a>(stream: &'a Answer, name: &str) -> Vec<&'a str> {
+    let prefix = format!("{name}: ");
+    stream.text.lines().filter_map(|line| line.strip_prefix(&prefix)).collect()
+}
+
+async fn what_happened_to_a_job_is_told_in_order(database: Database) {
+    let app = TestApp::start(database).await;
+    let alice = app.user("alice");
+    let job = alice.submit(&workflows::process_data(1)).await;
+    alice.wait_until(&job, "completed").await;
+    let path = path_of(&job, "events");
+    let list = alice.get(&path).await;
+    assert_eq!(list.status, 200, "{}", list.text);
+    let events = list.body["events"].as_array().unwrap();
+    let of_job = events.iter().map(|event| event["type"].as_str().unwrap());
+    let of_job: Vec<_> = of_job.filter(|kind| *kind != "exchanged").collect();
+    assert_eq!(of_job, ["submitted", "started", "waiting", "completed"], "{}", list.text);
+    assert_eq!(events.len(), of_job.len() + 1, "and one exchange: {}", list.text);
+    assert!(!list.text.contains("items"), "no output: {}", list.text);
+    app.user("bob").get(&path).await.assert_problem(404, "not_found");
+    app.finish().await;
+}
+
+async fn a_stream_goes_on_where_it_was_lost(database: Database) {
+    let app = TestApp::start(database).await;
+    let alice = app.user("alice");
+    let job = alice.submit(&workflows::process_data(1)).await;
+    let path = path_of(&job, "events");
+    // It ends by itself after the final event.
+    let all = stream(&alice, &path, None).await;
+    assert_eq!(all.header("content-type"), "text/event-stream", "{}", all.text);
+    let (ids, kinds) = (field(&all, "id"), field(&all, "event"));
+    assert_eq!(kinds.last(), Some(&"completed"), "{}", all.text);
+    for (seen, id) in ids.iter().enumerate() {
+        let rest = stream(&alice, &path, Some(id)).await;
+        assert_eq!(field(&rest, "id"), ids[seen + 1..], "after {id}: {}", rest.text);
+        let is_last = seen + 1 == ids.len();
+        assert_eq!(rest.status, if is_last { 204 } else { 200 }, "after {id}");
+    }
+    stream(&alice, &path, Some("yesterday")).await.assert_some_problem(400);
+    stream(&app.user("bob"), &path, None).await.assert_problem(404, "not_found");
+    app.finish().await;
+}
+
+async fn calls_are_listed_without_what_was_said(database: Database) {
+    let app = TestApp::start(database).await;
+    let alice = app.user("alice");
+    let definition = workflows::document(&json!([
+        workflows::get("read", "api/read?account=4711"),
+        workflows::post("write", "api/write"),
+    ]));
+    let job = alice.submit(&definition).await;
+    alice.wait_until(&job, "completed").await;
+    let path = path_of(&job, "calls");
+    let list = alice.get(&path).await;
+    assert_eq!(list.status, 200, "{}", list.text);
+    let calls = list.body["calls"].as_array().unwrap();
+    let summary: Vec<_> = calls
+        .iter()
+        .map(|call| json!([call["task"], call["method"], call["path"], call["status"]]))
+        .collect();
+    let expected = [
+        json!(["/do/0/read", "GET", "/api/read", 200]),
+        json!(["/do/1/write", "POST", "/api/write", 200]),
+    ];
+    assert_eq!(summary, expected, "{}", list.text);
+    assert_eq!(app.calls("api/read")[0].query.as_deref(), Some("account=4711"));
+    assert!(!list.text.contains("account") && !list.text.contains("headers"), "{}", list.text);
+    assert_eq!(calls[0]["scopes"], json!(["api://partner-api-id/read"]));
+    app.user("bob").get(&path).await.assert_problem(404, "not_found");
+    app.finish().await;
+}
