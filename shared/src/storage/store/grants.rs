@@ -289,11 +289,19 @@ impl Database {
 }
 
 /// `sessions`, where refresh tokens stood at first: what was sealed there still opens.
-fn refresh_token_place<'a>(row: Uuid, part: &'a str, principal: &'a Principal) -> Place<'a> {
+pub(super) fn refresh_token_place<'a>(
+    row: Uuid,
+    part: &'a str,
+    principal: &'a Principal,
+) -> Place<'a> {
     Place { table: "sessions", column: "refresh_token", row, part, principal }
 }
 
-fn access_token_place<'a>(row: Uuid, part: &'a str, principal: &'a Principal) -> Place<'a> {
+pub(super) fn access_token_place<'a>(
+    row: Uuid,
+    part: &'a str,
+    principal: &'a Principal,
+) -> Place<'a> {
     Place { table: "access_tokens", column: "access_token", row, part, principal }
 }
 

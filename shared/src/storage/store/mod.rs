@@ -9,6 +9,7 @@
 mod audit;
 mod grants;
 mod queue;
+mod rotation;
 mod submissions;
 mod webhooks;
 
