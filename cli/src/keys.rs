@@ -1,7 +1,14 @@
+use std::path::PathBuf;
+
 use aws_lc_rs::rand;
 use base64::{Engine, prelude::BASE64_STANDARD};
-use clap::Subcommand;
-use errand_shared::time::{Clock, SystemClock, Timestamp};
+use clap::{Args, Subcommand};
+use errand_shared::{
+    process::Process,
+    storage::Opened,
+    telemetry::chain,
+    time::{Clock, SystemClock, Timestamp},
+};
 
 use crate::{error::CommandError, output};
 
@@ -10,11 +17,42 @@ use crate::{error::CommandError, output};
 pub(crate) enum Command {
     /// Print a new key, for `[encryption] keys` or a line of `keys_file`.
     Generate,
+    Rotate(RotateArguments),
 }
 
-pub(crate) fn run(command: &Command) -> Result<(), CommandError> {
+/// Encrypt all stored values anew that are not encrypted with the first key.
+///
+/// While everything runs; broken off, it can be started again. Every process has to have the first
+/// key at the front before.
+#[derive(Debug, Args)]
+pub(crate) struct RotateArguments {
+    /// TOML, or an appsettings.json of Microsoft.Identity.Web; `ERRAND__SECTION__KEY` overrides it.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+pub(crate) async fn run(command: Command) -> Result<(), CommandError> {
     match command {
         Command::Generate => output::result(&new_key(SystemClock.now())),
+        Command::Rotate(arguments) => rotate(arguments).await,
+    }
+}
+
+async fn rotate(arguments: RotateArguments) -> Result<(), CommandError> {
+    let Process { config, store, .. } = Process::start(arguments.config.as_deref()).await?;
+    let rotated = store.rotate().await.map_err(|error| CommandError::Failed(chain(&error)))?;
+    let Opened { values, undecryptable } = rotated;
+    for error in &undecryptable {
+        output::note(&chain(error));
+    }
+    let (first, left) = (&config.encryption.keys[0].id, undecryptable.len());
+    output::result(&format!(
+        "{values} values encrypted anew with `{first}`, {left} left as they are; keep the former \
+         keys configured for 24 hours more: idempotency keys refer to them that long"
+    ))?;
+    match left {
+        0 => Ok(()),
+        _ => Err(CommandError::Failed(format!("{left} values cannot be decrypted"))),
     }
 }
 

@@ -60,7 +60,7 @@ async fn run(command: Command) -> Result<(), CommandError> {
         Command::Quickstart(arguments) => quickstart::run(arguments).await,
         Command::Serve(arguments) => serve::run(arguments).await,
         Command::Migrate(arguments) => migrate::run(arguments).await,
-        Command::Keys(command) => keys::run(&command),
+        Command::Keys(command) => keys::run(command).await,
         Command::Workflow(command) => workflow::run(&command),
         Command::Simulator(arguments) => simulator::run(arguments).await,
     }

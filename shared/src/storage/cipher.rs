@@ -138,7 +138,8 @@ impl Cipher {
         Ok(hmac::verify(&key.fingerprint, content, tag).is_ok())
     }
 
-    fn header(&self) -> Vec<u8> {
+    /// What begins all that the first key encrypts, and nothing else.
+    pub(super) fn header(&self) -> Vec<u8> {
         let id = self.0.first.as_bytes();
         let length = u8::try_from(id.len()).expect("configuration refuses key ids over 32 bytes");
         let mut header = vec![FORMAT, length];

@@ -3,6 +3,7 @@
 //! One more case: an async function that takes a [`TestStore`], and its name in the list at the end.
 
 mod audit;
+mod rotation;
 mod webhooks;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -10,7 +11,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::json;
 use uuid::Uuid;
 
-use self::{audit::*, webhooks::*};
+use self::{audit::*, rotation::*, webhooks::*};
 use super::*;
 use crate::{
     config::EncryptionKey,
@@ -40,9 +41,10 @@ impl std::ops::Deref for TestStore {
     }
 }
 
-fn ring(id: &str) -> EncryptionConfig {
-    let key = vec![id.as_bytes()[0]; 32].into();
-    EncryptionConfig { keys: vec![EncryptionKey { id: id.to_owned(), key }] }
+fn ring(ids: &[&str]) -> EncryptionConfig {
+    let key =
+        |id: &str| EncryptionKey { id: id.to_owned(), key: [id.as_bytes()[0]; 32].to_vec().into() };
+    EncryptionConfig { keys: ids.iter().map(|id| key(id)).collect() }
 }
 
 impl TestStore {
@@ -70,8 +72,14 @@ impl TestStore {
 
     async fn open(url: String, folder: Option<tempfile::TempDir>) -> Self {
         let database = DatabaseConfig { url: url.into(), listen: true, prepared_statements: true };
-        let store = open(&database, &ring("a")).await.unwrap();
+        let store = open(&database, &ring(&["a"])).await.unwrap();
         Self { store, database, callback: None, _folder: folder }
+    }
+
+    /// The same database, opened with other keys.
+    async fn under(self, keys: &[&str]) -> Self {
+        let store = super::open(&self.database, &ring(keys)).await.unwrap();
+        Self { store, ..self }
     }
 
     /// Submits a job that acts with `grant`, if given.
@@ -625,8 +633,7 @@ async fn an_idempotency_key_makes_one_job(store: TestStore) {
 
 async fn a_job_that_cannot_be_decrypted_keeps_no_other_from_running(store: TestStore) {
     let hidden = store.submit(&alice(), None).await;
-    let other_ring = super::open(&store.database, &ring("b")).await.unwrap();
-    let store = TestStore { store: other_ring, ..store };
+    let store = store.under(&["b"]).await;
     let readable = store.submit(&alice(), None).await;
     assert_eq!(store.claim_one().await.lease.job_id, readable);
     let job = store.get(hidden, &alice()).await;
@@ -635,7 +642,7 @@ async fn a_job_that_cannot_be_decrypted_keeps_no_other_from_running(store: TestS
 }
 
 async fn several_processes_may_open_one_new_database(store: TestStore) {
-    let keys = ring("a");
+    let keys = ring(&["a"]);
     let opened = (0..4).map(|_| super::open(&store.database, &keys));
     for opened in futures::future::join_all(opened).await {
         opened.unwrap().ping().await.unwrap();
@@ -693,4 +700,7 @@ on_both! {
     calls_are_recorded_with_what_follows_them
     a_callback_is_told_what_it_asked_for
     a_delivery_is_tried_by_one_at_a_time
+    a_rotation_leaves_nothing_under_a_former_key
+    a_rotation_undoes_no_change
+    what_no_key_opens_is_named_and_left
 }

@@ -2,7 +2,7 @@
 //!
 //! What can be asked of a database stands in a few traits: [`Submissions`] (what the API writes and
 //! reads), [`Queue`] (what a worker claims and records), [`Grants`] (the tokens of a session),
-//! [`Audit`] (what happened to a job) and [`Webhooks`] (whom to tell of it).
+//! [`Audit`] (what happened to a job), [`Webhooks`] (whom to tell of it) and [`Rotation`] (keys).
 //! `store/` implements them once, in SQL that both databases speak; `postgres/` and `sqlite/` each
 //! compile it with the little that differs. `conformance` is what either must do.
 //!
@@ -17,6 +17,7 @@ mod grants;
 mod own_sessions;
 mod postgres;
 mod queue;
+mod rotation;
 mod sqlite;
 mod submissions;
 mod webhooks;
@@ -32,6 +33,7 @@ pub use self::{
     grants::{Abandoned, Grants, HeldGrant, HeldToken, NewAccessToken, RefreshStart, SessionState},
     own_sessions::{OwnSessions, SessionView},
     queue::{ClaimedJob, Lease, Next, Queue, Record, Renewed},
+    rotation::{Opened, Rotation},
     submissions::{
         Grant, IdempotencyKey, KnownGrant, KnownSession, NewGrant, NewJob, NewTokens, Replay,
         SessionSelector, Submission, Submissions, Submitted,
@@ -42,7 +44,7 @@ use crate::config::{DatabaseConfig, EncryptionConfig};
 
 /// A database with its key ring.
 #[async_trait]
-pub trait Store: Submissions + Queue + Grants + Audit + Webhooks + OwnSessions {
+pub trait Store: Submissions + Queue + Grants + Audit + Webhooks + OwnSessions + Rotation {
     /// Answers if the database does.
     async fn ping(&self) -> Result<(), StoreError>;
 

@@ -192,7 +192,7 @@ impl Database {
     }
 }
 
-fn path_place(row: Uuid, principal: &Principal) -> Place<'_> {
+pub(super) fn path_place(row: Uuid, principal: &Principal) -> Place<'_> {
     Place { table: "job_calls", column: "path", row, part: "", principal }
 }
 

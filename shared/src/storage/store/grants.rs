@@ -297,7 +297,11 @@ pub(super) fn refresh_token_place<'a>(
     Place { table: "sessions", column: "refresh_token", row, part, principal }
 }
 
-fn access_token_place<'a>(row: Uuid, part: &'a str, principal: &'a Principal) -> Place<'a> {
+pub(super) fn access_token_place<'a>(
+    row: Uuid,
+    part: &'a str,
+    principal: &'a Principal,
+) -> Place<'a> {
     Place { table: "access_tokens", column: "access_token", row, part, principal }
 }
 

@@ -10,6 +10,7 @@ mod audit;
 mod grants;
 mod own_sessions;
 mod queue;
+mod rotation;
 mod submissions;
 mod webhooks;
 
