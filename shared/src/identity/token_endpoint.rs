@@ -321,5 +321,6 @@ fn log(failure: &TokenFailure) {
     );
 }
 
+mod credential_check;
 #[cfg(test)]
 mod tests;

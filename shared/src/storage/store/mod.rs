@@ -10,8 +10,11 @@ mod audit;
 mod grants;
 mod queue;
 mod rotation;
+mod schema;
 mod submissions;
 mod webhooks;
+
+pub(super) use self::schema::schema_state;
 
 use async_trait::async_trait;
 use sqlx::{Pool, Row};
