@@ -3,6 +3,7 @@
 //! One file per command. Results go to stdout, all else to stderr (`output`). Exit codes (`error`):
 //! 0 done, 1 failed, 2 wrong usage or configuration.
 
+mod doctor;
 mod error;
 mod keys;
 mod migrate;
@@ -32,6 +33,7 @@ enum Command {
     Quickstart(quickstart::Arguments),
     Serve(serve::Arguments),
     Migrate(migrate::Arguments),
+    Doctor(doctor::Arguments),
     #[command(subcommand)]
     Keys(keys::Command),
     #[command(subcommand)]
@@ -60,6 +62,7 @@ async fn run(command: Command) -> Result<(), CommandError> {
         Command::Quickstart(arguments) => quickstart::run(arguments).await,
         Command::Serve(arguments) => serve::run(arguments).await,
         Command::Migrate(arguments) => migrate::run(arguments).await,
+        Command::Doctor(arguments) => doctor::run(arguments).await,
         Command::Keys(command) => keys::run(command).await,
         Command::Workflow(command) => workflow::run(&command),
         Command::Simulator(arguments) => simulator::run(arguments).await,

@@ -324,5 +324,6 @@ fn log(failure: &TokenFailure) {
     );
 }
 
+mod credential_check;
 #[cfg(test)]
 mod tests;

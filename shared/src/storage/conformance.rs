@@ -82,6 +82,19 @@ impl TestStore {
         Self { store, ..self }
     }
 
+    /// The database of a version before, as far as its list of migrations says.
+    async fn forget_a_migration(&self) {
+        let forget = "delete from _sqlx_migrations where version = 3";
+        let url = self.database.url.expose_secret();
+        if url.starts_with("sqlite:") {
+            let pool = sqlx::SqlitePool::connect(url).await.unwrap();
+            sqlx::query(forget).execute(&pool).await.unwrap();
+        } else {
+            let pool = sqlx::PgPool::connect(url).await.unwrap();
+            sqlx::query(forget).execute(&pool).await.unwrap();
+        }
+    }
+
     /// Submits a job that acts with `grant`, if given.
     async fn submit(&self, owner: &Principal, grant: Option<Grant<'_>>) -> Uuid {
         let (id, submitted) = self.try_submit(owner, grant, None).await;
@@ -641,6 +654,15 @@ async fn a_job_that_cannot_be_decrypted_keeps_no_other_from_running(store: TestS
     assert!(job.due_at.unwrap() > job.updated_at);
 }
 
+async fn an_inspection_sees_the_schema_and_leaves_it(store: TestStore) {
+    let keys = ring(&["a"]);
+    assert_eq!(inspect(&store.database, &keys).await.unwrap().0, SchemaState::UpToDate);
+    store.forget_a_migration().await;
+    for _ in 0..2 {
+        assert_eq!(inspect(&store.database, &keys).await.unwrap().0, SchemaState::Behind);
+    }
+}
+
 async fn several_processes_may_open_one_new_database(store: TestStore) {
     let keys = ring(&["a"]);
     let opened = (0..4).map(|_| super::open(&store.database, &keys));
@@ -691,6 +713,7 @@ on_both! {
     a_stopped_session_keeps_nothing_and_starts_nothing
     an_idempotency_key_makes_one_job
     a_job_that_cannot_be_decrypted_keeps_no_other_from_running
+    an_inspection_sees_the_schema_and_leaves_it
     several_processes_may_open_one_new_database
     an_announcement_is_not_lost_between_looking_and_waiting
     a_job_tells_its_story_to_its_owner_only

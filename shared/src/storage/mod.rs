@@ -75,6 +75,35 @@ pub async fn open(
     }
 }
 
+/// Opens the configured database as it is: creates nothing and migrates nothing.
+///
+/// The store is for looking only, and only if the schema is up to date.
+pub async fn inspect(
+    database: &DatabaseConfig,
+    encryption: &EncryptionConfig,
+) -> Result<(SchemaState, SharedStore), StoreError> {
+    let cipher = cipher::Cipher::new(encryption);
+    if database.url.expose_secret().starts_with("sqlite:") {
+        sqlite::inspect(database, cipher).await
+    } else {
+        postgres::inspect(database, cipher).await
+    }
+}
+
+/// How a database's schema compares with this version's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SchemaState {
+    /// All migrations of this version were applied, perhaps those of a newer one too.
+    UpToDate,
+    /// Some are still to be applied.
+    Behind,
+    /// A migration of this number was applied that is not this version's, or broke off.
+    Foreign {
+        /// Its number.
+        version: i64,
+    },
+}
+
 /// Why the database did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {

@@ -81,3 +81,34 @@ async fn one_process_that_serves_and_works_is_killed_and_goes_on() {
     assert_eq!(counts, [1, 1]);
     app.finish().await;
 }
+
+#[tokio::test]
+async fn an_installation_is_examined_and_a_missing_key_named() {
+    let app = TestApp::start(Database::Sqlite).await;
+    let alice = app.user("alice");
+    let job = alice.submit(&workflows::process_data(1)).await;
+    alice.wait_until(&job, "completed").await;
+    let path = app.configuration();
+    let config = ["--config", path.to_str().unwrap()];
+    let doctor = [&["doctor"], &config[..]].concat();
+    let ended = run_to_end("errand", &doctor, &[]).await;
+    assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
+    assert!(ended.stdout.lines().all(|line| line.starts_with("ok   ")), "{}", ended.stdout);
+    assert!(ended.stdout.contains("client credential 1"), "{}", ended.stdout);
+
+    let new_key = format!("new:{}=", "A".repeat(43));
+    let alone = [("ERRAND__ENCRYPTION__KEYS", new_key.as_str())];
+    let wrong = [alone[0], ("ERRAND__IDENTITY__CLIENT_CREDENTIALS__0__CLIENT_SECRET", "not-it")];
+    let ended = run_to_end("errand", &doctor, &wrong).await;
+    assert_eq!(ended.code, Some(1), "{}{}", ended.stdout, ended.stderr);
+    for failed in ["FAIL encryption keys: ", "FAIL client credential 1: invalid_client"] {
+        assert!(ended.stdout.contains(failed), "{}", ended.stdout);
+    }
+    assert!(!ended.stdout.contains("not-it") && !ended.stderr.contains("not-it"));
+
+    let rotate = [&["keys", "rotate"], &config[..]].concat();
+    let ended = run_to_end("errand", &rotate, &alone).await;
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(ended.stderr.contains("`jobs.definition` of "), "{}", ended.stderr);
+    app.finish().await;
+}

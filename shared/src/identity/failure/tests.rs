@@ -336,3 +336,22 @@ fn a_refresh_token_counts_as_presented_unless_it_surely_was_not() {
         assert_eq!(outcome.presented(), presented, "{outcome:?}");
     }
 }
+
+#[test]
+fn troubleshooting_knows_every_reason_and_every_problem() {
+    let page = include_str!("../../../../docs/troubleshooting.md");
+    let problems = include_str!("../../../../docs/problems.md");
+    let reasons = [
+        ConsentRequired,
+        InteractionRequired,
+        SessionRevoked,
+        SuspensionReason::AdminActionRequired,
+    ];
+    let (answers, suspensions) = page.split_once("## A job is suspended").unwrap();
+    for reason in reasons {
+        assert!(suspensions.contains(&format!("| `{}` |", reason.as_str())), "{reason:?}");
+    }
+    for name in problems.lines().filter_map(|line| line.strip_prefix("## ")) {
+        assert!(answers.contains(&format!("`{name}`")), "{name}");
+    }
+}

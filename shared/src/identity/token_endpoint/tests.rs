@@ -512,3 +512,29 @@ async fn endpoints_that_discovery_cannot_tell_are_nobodys() {
     assert_eq!(failure.decision, Decision::Retry { after: None });
     assert_eq!(failure.presented, Presented::NotProcessed);
 }
+
+#[tokio::test]
+async fn each_credential_is_checked_with_a_token_that_cannot_be_valid() {
+    let mut fixture = Fixture::answering(vec![
+        answer(400, json!({"error": "invalid_grant", "error_description": "AADSTS9002313: no"})),
+        certificate_refused(7_000_215),
+        answer(400, json!({"error": "invalid_grant", "error_codes": [700_016]})),
+        answer(503, ""),
+    ])
+    .await;
+    let secret = fixture.config.client_credentials[0].clone();
+    let missing = config::ClientCredential::SignedAssertionFile("/nowhere/token".into());
+    fixture.config.client_credentials =
+        vec![secret.clone(), secret.clone(), secret.clone(), secret, missing];
+    let checked = fixture.endpoint().check_credentials(&fixture.api.scopes).await;
+    assert_eq!(checked[0], Ok(()));
+    for (checked, expected) in
+        checked[1..].iter().zip(["invalid_client", "invalid_grant", "503", "/nowhere/token"])
+    {
+        let problem = checked.as_ref().unwrap_err();
+        assert!(problem.contains(expected) && !problem.contains("s3cret"), "{problem}");
+    }
+    let received = fixture.provider.received();
+    assert!(received.iter().all(|request| request.form["grant_type"] == "refresh_token"));
+    assert_eq!(received.len(), 4);
+}

@@ -82,6 +82,7 @@ use sqlx::{
     Connection, Decode, Encode, PgConnection, Pool, Postgres, Transaction, Type,
     encode::IsNull,
     error::BoxDynError,
+    migrate::Migrator,
     postgres::{
         PgArgumentBuffer, PgArguments, PgConnectOptions, PgListener, PgPoolOptions, PgRow,
         PgTypeInfo, PgValueRef,
@@ -90,7 +91,10 @@ use sqlx::{
 };
 use uuid::Uuid;
 
-use super::{SharedStore, StoreError, announcements, announcements::Announcements, cipher::Cipher};
+use super::{
+    SchemaState, SharedStore, StoreError, announcements, announcements::Announcements,
+    cipher::Cipher,
+};
 use crate::{config::DatabaseConfig, time::Timestamp};
 
 type Db = Postgres;
@@ -149,6 +153,35 @@ pub(super) async fn open(
     config: &DatabaseConfig,
     cipher: Cipher,
 ) -> Result<SharedStore, StoreError> {
+    let pool = connect(config).await?;
+    migrations().run(&pool).await.map_err(StoreError::Migration)?;
+    let announcements = Announcements::default();
+    if config.listen {
+        tokio::spawn(send(pool.clone(), announcements.clone()));
+        tokio::spawn(receive(pool.clone(), announcements.clone()));
+    }
+    Ok(Arc::new(store::Database { writer: pool.clone(), reader: pool, cipher, announcements }))
+}
+
+pub(super) async fn inspect(
+    config: &DatabaseConfig,
+    cipher: Cipher,
+) -> Result<(SchemaState, SharedStore), StoreError> {
+    let pool = connect(config).await?;
+    let schema = store::schema_state(&pool, &migrations()).await?;
+    let announcements = Announcements::default();
+    let store = store::Database { writer: pool.clone(), reader: pool, cipher, announcements };
+    Ok((schema, Arc::new(store)))
+}
+
+fn migrations() -> Migrator {
+    let mut migrations = sqlx::migrate!("../migrations/postgres");
+    // A newer release may have migrated the database already; the schema it leaves suits us.
+    migrations.set_ignore_missing(true);
+    migrations
+}
+
+async fn connect(config: &DatabaseConfig) -> Result<Pool<Db>, sqlx::Error> {
     let mut options =
         PgConnectOptions::from_str(config.url.expose_secret())?.application_name("errand");
     if !config.prepared_statements {
@@ -156,23 +189,11 @@ pub(super) async fn open(
     }
     // A pool only says that it timed out; a connection says why there is none.
     PgConnection::connect_with(&options).await?.close().await?;
-    let pool = PgPoolOptions::new()
+    PgPoolOptions::new()
         .max_connections(16)
         .acquire_timeout(Duration::from_secs(5))
         .connect_with(options)
-        .await?;
-    sqlx::migrate!("../migrations/postgres")
-        // A newer release may have migrated the database already; the schema it leaves suits us.
-        .set_ignore_missing(true)
-        .run(&pool)
         .await
-        .map_err(StoreError::Migration)?;
-    let announcements = Announcements::default();
-    if config.listen {
-        tokio::spawn(send(pool.clone(), announcements.clone()));
-        tokio::spawn(receive(pool.clone(), announcements.clone()));
-    }
-    Ok(Arc::new(store::Database { writer: pool.clone(), reader: pool, cipher, announcements }))
 }
 
 /// Passes this process's announcements on, outside the transactions they are about: a NOTIFY in

@@ -80,6 +80,7 @@ use sqlx::{
     Decode, Encode, Pool, Row, Sqlite, Transaction, Type,
     encode::IsNull,
     error::BoxDynError,
+    migrate::Migrator,
     query::Query,
     sqlite::{
         SqliteArguments, SqliteArgumentsBuffer, SqliteConnectOptions, SqliteJournalMode,
@@ -88,10 +89,12 @@ use sqlx::{
 };
 use uuid::Uuid;
 
-use super::{SharedStore, StoreError, announcements, cipher::Cipher};
+use super::{SchemaState, SharedStore, StoreError, announcements, cipher::Cipher};
 use crate::{config::DatabaseConfig, time::Timestamp};
 
 type Db = Sqlite;
+
+static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
 
 const CLAIM: &str = concat!(
     "update jobs set status = 'running', worker_id = $1, lease_id = lease_id + 1, due_at = null,
@@ -162,13 +165,7 @@ pub(super) async fn open(
     config: &DatabaseConfig,
     cipher: Cipher,
 ) -> Result<SharedStore, StoreError> {
-    let options = SqliteConnectOptions::from_str(config.url.expose_secret())?
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        // An acknowledged job survives a power cut.
-        .synchronous(SqliteSynchronous::Full)
-        .foreign_keys(true)
-        .busy_timeout(Duration::from_secs(10));
+    let options = options(config)?.create_if_missing(true);
     create(options.get_filename()).map_err(sqlx::Error::Io)?;
     // One writer: several would wait for each other in SQLite's busy loop, hundreds of milliseconds
     // in the worst case, instead of in the pool's queue.
@@ -178,13 +175,37 @@ pub(super) async fn open(
         .max_lifetime(None)
         .connect_with(options.clone())
         .await?;
-    sqlx::migrate!("../migrations/sqlite").run(&writer).await.map_err(StoreError::Migration)?;
-    let reader = SqlitePoolOptions::new()
-        .max_connections(4)
-        .connect_with(options.read_only(true).create_if_missing(false))
-        .await?;
+    MIGRATIONS.run(&writer).await.map_err(StoreError::Migration)?;
+    let reader = reader(options).await?;
     let announcements = announcements::Announcements::default();
     Ok(Arc::new(store::Database { writer, reader, cipher, announcements }))
+}
+
+pub(super) async fn inspect(
+    config: &DatabaseConfig,
+    cipher: Cipher,
+) -> Result<(SchemaState, SharedStore), StoreError> {
+    let reader = reader(options(config)?).await?;
+    let schema = store::schema_state(&reader, &MIGRATIONS).await?;
+    let announcements = announcements::Announcements::default();
+    let store = store::Database { writer: reader.clone(), reader, cipher, announcements };
+    Ok((schema, Arc::new(store)))
+}
+
+fn options(config: &DatabaseConfig) -> Result<SqliteConnectOptions, sqlx::Error> {
+    Ok(SqliteConnectOptions::from_str(config.url.expose_secret())?
+        .journal_mode(SqliteJournalMode::Wal)
+        // An acknowledged job survives a power cut.
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(Duration::from_secs(10)))
+}
+
+async fn reader(options: SqliteConnectOptions) -> Result<Pool<Db>, sqlx::Error> {
+    SqlitePoolOptions::new()
+        .max_connections(4)
+        .connect_with(options.read_only(true).create_if_missing(false))
+        .await
 }
 
 /// Makes the file, and its folder, for this user alone; SQLite gives its other files the same mode.

@@ -11,8 +11,11 @@ mod grants;
 mod own_sessions;
 mod queue;
 mod rotation;
+mod schema;
 mod submissions;
 mod webhooks;
+
+pub(super) use self::schema::schema_state;
 
 use async_trait::async_trait;
 use sqlx::{Pool, Row};
