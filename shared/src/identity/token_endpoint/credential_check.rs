@@ -6,11 +6,11 @@ use super::{Form, TokenEndpoint, undiscovered};
 use crate::{
     config::{Dialect, Tenant},
     identity::{
-        failure::Decision,
+        failure::{Decision, TokenFailure},
         grant::Grant,
         principal::Principal,
         secret::RefreshToken,
-        token_request::{Failed, Request},
+        token_request::Request,
     },
 };
 
@@ -44,7 +44,7 @@ impl TokenEndpoint {
         request: &Request<'_>,
         scopes: &[String],
         number: usize,
-    ) -> Result<Failed, String> {
+    ) -> Result<TokenFailure, String> {
         let endpoint = self.endpoints.token(request.principal).await;
         let endpoint = endpoint.map_err(|error| undiscovered(request.grant, &error).description)?;
         let credential = &self.credentials[number];
@@ -60,7 +60,7 @@ impl TokenEndpoint {
             Ok(_) => {
                 Err("the provider gave a token for a refresh token that it never issued".into())
             }
-            Err(failed) => Ok(failed),
+            Err(failed) => Ok(failed.into_failure(request)),
         }
     }
 
@@ -73,8 +73,7 @@ impl TokenEndpoint {
     }
 }
 
-fn is_about_the_token(refusal: Failed) -> Result<(), String> {
-    let failure = refusal.into_failure(String::new());
+fn is_about_the_token(failure: TokenFailure) -> Result<(), String> {
     let is_grant = failure.error.as_deref() == Some("invalid_grant");
     if is_grant && failure.decision != Decision::Operator {
         Ok(())
