@@ -7,6 +7,8 @@
 mod authentication;
 mod health;
 mod jobs;
+mod openapi;
+mod operator;
 mod problem;
 mod refusal;
 mod router;
@@ -34,14 +36,17 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Api {
     server: Server<SocketAddr>,
+    /// Where `/metrics` is answered, if not by `server`.
+    metrics: Option<Server<SocketAddr>>,
     address: SocketAddr,
     state: Arc<AppState>,
 }
 
 /// The address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("[api] listen: cannot listen on {address}")]
+#[error("{key}: cannot listen on {address}")]
 pub struct BindError {
+    key: &'static str,
     address: SocketAddr,
     source: std::io::Error,
 }
@@ -53,13 +58,13 @@ impl Api {
         store: SharedStore,
         clock: SharedClock,
     ) -> Result<Self, BindError> {
-        let address = config.api.listen;
-        let failed = |source| BindError { address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        let listener = listener.into_std().map_err(failed)?;
-        let server = axum_server::from_tcp(listener).map_err(failed)?;
-        Ok(Self { server, address, state: Arc::new(AppState::new(config, store, clock)) })
+        let (server, address) = listen("[api] listen", config.api.listen).await?;
+        let metrics = match config.telemetry.metrics_listen {
+            Some(address) => Some(listen("[telemetry] metrics_listen", address).await?.0),
+            None => None,
+        };
+        let state = Arc::new(AppState::new(config, store, clock));
+        Ok(Self { server, metrics, address, state })
     }
 
     /// Where it listens.
@@ -71,6 +76,10 @@ impl Api {
     pub async fn run(self, stop: CancellationToken) {
         tracing::info!("listening on http://{}", self.address);
         let handle = Handle::new();
+        if let Some(metrics) = self.metrics {
+            let router = router::metrics(Arc::clone(&self.state));
+            tokio::spawn(metrics.handle(handle.clone()).serve(router.into_make_service()));
+        }
         let (state, stopping) = (Arc::clone(&self.state), handle.clone());
         tokio::spawn(async move {
             stop.cancelled().await;
@@ -84,4 +93,16 @@ impl Api {
             tracing::error!("the API ended: {error}");
         }
     }
+}
+
+/// Takes an address; `key` is where it is configured.
+async fn listen(
+    key: &'static str,
+    address: SocketAddr,
+) -> Result<(Server<SocketAddr>, SocketAddr), BindError> {
+    let failed = |source| BindError { key, address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    let listener = listener.into_std().map_err(failed)?;
+    Ok((axum_server::from_tcp(listener).map_err(failed)?, address))
 }

@@ -26,6 +26,8 @@ pub(crate) struct AppState {
     pub(crate) streams: Arc<Streams>,
     /// May clients post documents of their own?
     pub(crate) inline: bool,
+    /// Whether `/metrics` is among the API's addresses.
+    pub(crate) metrics_here: bool,
     /// Without a trailing slash.
     pub(crate) public_url: String,
     /// Requests that only wait end once this is cancelled.
@@ -45,6 +47,7 @@ impl AppState {
             webhooks: config.webhooks.clone(),
             limits: config.limits.clone(),
             inline: config.workflows.inline,
+            metrics_here: config.telemetry.metrics_listen.is_none(),
             public_url: config.api.public_url.trim_end_matches('/').to_owned(),
             stopping: CancellationToken::new(),
         }

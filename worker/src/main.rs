@@ -31,7 +31,7 @@ async fn main() -> ExitCode {
 async fn run(arguments: Arguments) -> Result<(), StartError> {
     let stop = stop_on_signals();
     let Process { config, store, clock } = Process::start(arguments.config.as_deref()).await?;
-    if let Some(address) = config.worker.listen {
+    for address in config.worker.listen.into_iter().chain(config.telemetry.metrics_listen) {
         let health = HealthListener::bind(address).await;
         let health = health.map_err(|error| StartError::Other(telemetry::chain(&error)))?;
         tokio::spawn(health.serve(SharedStore::clone(&store)));

@@ -19,6 +19,7 @@ const DEFAULT_DEADLINE: Duration = Duration::from_hours(30 * 24);
 const ALLOCATE: &str = "AllocateForMe";
 
 const MAX_SESSION_KEY: usize = 200;
+const MAX_PRIORITY: u8 = 100;
 const MAX_TAGS: usize = 32;
 const MAX_TAG_NAME: usize = 64;
 const MAX_TAG_VALUE: usize = 256;
@@ -34,6 +35,7 @@ pub(super) struct Request {
     pub(super) session_key: Option<String>,
     pub(super) run_at: Option<Timestamp>,
     pub(super) deadline: Duration,
+    pub(super) priority: u8,
     pub(super) tags: BTreeMap<String, String>,
     pub(super) preflight: Preflight,
     pub(super) callback: Option<Callback>,
@@ -59,13 +61,13 @@ impl Request {
         let session_key = reader.session_key();
         let run_at = reader.run_at();
         let deadline = reader.deadline(limits);
+        let priority = reader.priority();
         let tags = reader.tags();
         let preflight = reader.preflight();
         let callback = reader.callback(webhooks);
         if run_at.is_some_and(|run_at| run_at >= now + deadline) {
             reader.refuse("/run_at", "Expected a time before the deadline.");
         }
-        reader.only("priority", &0.into(), "Only 0 is supported yet.");
         reader.no_more();
         match (workflow, definition) {
             (Some(workflow), Some(definition)) if reader.problems.is_empty() => Ok(Self {
@@ -75,6 +77,7 @@ impl Request {
                 session_key,
                 run_at,
                 deadline,
+                priority,
                 tags,
                 preflight,
                 callback,
@@ -183,6 +186,18 @@ impl Reader {
         }
     }
 
+    fn priority(&mut self) -> u8 {
+        let Some(priority) = self.take("priority") else { return 0 };
+        let number = priority.as_u64().and_then(|number| u8::try_from(number).ok());
+        number.filter(|number| *number <= MAX_PRIORITY).unwrap_or_else(|| {
+            self.refuse(
+                "/priority",
+                format!("Expected a whole number from 0 to {MAX_PRIORITY}; greater goes first."),
+            );
+            0
+        })
+    }
+
     fn tags(&mut self) -> BTreeMap<String, String> {
         let tags = match self.take("tags") {
             None => return BTreeMap::new(),
@@ -196,14 +211,17 @@ impl Reader {
         for (name, value) in tags {
             match value {
                 Value::String(value)
-                    if (1..=MAX_TAG_NAME).contains(&name.len()) && value.len() <= MAX_TAG_VALUE =>
+                    if (1..=MAX_TAG_NAME).contains(&name.len())
+                        && value.len() <= MAX_TAG_VALUE
+                        && !name.contains('\0')
+                        && !value.contains('\0') =>
                 {
                     read.insert(name, value);
                 }
                 _ => {
                     let expected = format!(
                         "Expected a text of at most {MAX_TAG_VALUE} bytes under a name of at most \
-                         {MAX_TAG_NAME}."
+                         {MAX_TAG_NAME}, without U+0000."
                     );
                     self.refuse(&format!("/tags/{}", token(&name)), expected);
                 }
@@ -237,13 +255,6 @@ impl Reader {
             self.refuse(&format!("/callback/{}", token(&name)), "Unknown property.");
         }
         Some(Callback { url: url?, events: events? })
-    }
-
-    /// A member of the interface that can only be what it is without it.
-    fn only(&mut self, name: &str, expected: &Value, otherwise: &str) {
-        if self.take(name).is_some_and(|value| value != *expected) {
-            self.refuse(&format!("/{name}"), otherwise);
-        }
     }
 
     fn no_more(&mut self) {
@@ -320,7 +331,7 @@ mod tests {
             "deadline": "P9999D",
             "tags": {"a/b": 1},
             "preflight": "each",
-            "priority": 5,
+            "priority": 101,
             "callback": {"url": "https://example.com", "events": ["started"], "secret": 1},
             "defintion": {}
         }))

@@ -23,6 +23,7 @@ mod report;
 mod secret;
 mod section;
 mod spelling;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 mod webhooks;
@@ -62,6 +63,8 @@ pub struct Config {
     pub workflows: WorkflowsConfig,
     /// `[limits]`
     pub limits: Limits,
+    /// `[telemetry]`
+    pub telemetry: TelemetryConfig,
     /// What is accepted but deserves a word in the log, e.g. an unknown key inside `AzureAd`.
     pub warnings: Vec<String>,
 }
@@ -336,6 +339,13 @@ pub struct WebhooksConfig {
     pub secrets: Vec<SecretString>,
     /// The key at the top: plain `http` beyond loopback.
     pub allow_insecure_http: bool,
+}
+
+/// What an operator can measure.
+#[derive(Debug, Clone)]
+pub struct TelemetryConfig {
+    /// `metrics_listen`: where `/metrics` is answered instead of on `listen` of the API; default `""`.
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 /// Which workflows may run.

@@ -37,8 +37,8 @@ pub(super) struct Claims {
     pub(super) oid: Option<String>,
     #[serde(default, deserialize_with = "text")]
     pub(super) idtyp: Option<String>,
-    #[serde(default)]
-    pub(super) roles: Option<IgnoredAny>,
+    #[serde(default, deserialize_with = "words")]
+    pub(super) roles: Option<Vec<String>>,
     xms_cc: Option<OneOrMany>,
     pub(super) nonce: Option<IgnoredAny>,
     /// Only in id_tokens (OpenID Connect Core 3.1.3.6).
@@ -59,6 +59,17 @@ fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D:
     Ok(match Value::deserialize(deserializer)? {
         Value::String(text) => Some(text),
         _ => None,
+    })
+}
+
+/// A list of texts; what is something else has none in it, but is there.
+fn words<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::Null => None,
+        Value::Array(items) => {
+            Some(items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect())
+        }
+        _ => Some(Vec::new()),
     })
 }
 

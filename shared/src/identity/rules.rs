@@ -18,6 +18,9 @@ const CLOCK_SKEW: Duration = Duration::from_mins(5);
 /// What must be left of a token's life, without skew: the provider checks it again in the exchange.
 const MIN_REMAINING: Duration = Duration::from_mins(1);
 
+/// The app role of those who may see and cancel the jobs of their tenant.
+const OPERATOR_ROLE: &str = "Errand.Operator";
+
 /// Who may call, from the configuration.
 #[derive(Debug)]
 pub(super) struct Rules {
@@ -58,6 +61,43 @@ impl Rules {
             return Err(VerifyError::ExpiresTooSoon);
         }
         Ok(principal)
+    }
+
+    /// Checks what is true of a good token of an operator; returns the tenant.
+    ///
+    /// An application's own token needs the role alone. A user's has what both the user and the
+    /// application may do: the role, and one of the required scopes.
+    pub(super) fn check_operator(
+        &self,
+        claims: &Claims,
+        now: Timestamp,
+    ) -> Result<String, VerifyError> {
+        self.check_audience(claims)?;
+        check_time(claims, now)?;
+        let Dialect::Entra { tenant, .. } = &self.dialect else { return Err(NO_ROLE) };
+        check_tenant(claims, tenant)?;
+        if claims.nonce.is_some() {
+            return Err(ID_TOKEN);
+        }
+        self.check_client(claims)?;
+        let is_operator = |roles: &Vec<String>| roles.iter().any(|role| role == OPERATOR_ROLE);
+        if !claims.roles.as_ref().is_some_and(is_operator) {
+            return Err(NO_ROLE);
+        }
+        self.check_operator_scopes(claims)?;
+        Ok(claims.tenant()?.to_ascii_lowercase())
+    }
+
+    fn check_operator_scopes(&self, claims: &Claims) -> Result<(), VerifyError> {
+        let scopes = claims.scopes();
+        let is_app = scopes.is_empty() && claims.idtyp.as_deref() != Some("user");
+        if is_app
+            || self.required_scopes.is_empty()
+            || self.required_scopes.iter().any(|required| scopes.contains(required))
+        {
+            return Ok(());
+        }
+        Err(VerifyError::Forbidden { reason: ForbiddenReason::MissingScope })
     }
 
     /// At Entra GUIDs are compared as such, and application ID URIs exactly, as it does in the
@@ -161,6 +201,7 @@ fn is_client_the_subject(claims: &Claims) -> bool {
 const ID_TOKEN: VerifyError = VerifyError::invalid("the token is an id_token, not an access token");
 const NO_SCOPES: VerifyError = VerifyError::invalid("the token has no scopes");
 const NO_USER: VerifyError = VerifyError::invalid("the token names no user");
+const NO_ROLE: VerifyError = VerifyError::Forbidden { reason: ForbiddenReason::MissingRole };
 const APP_ONLY: VerifyError = VerifyError::Forbidden { reason: ForbiddenReason::AppOnly };
 
 fn check_tenant(claims: &Claims, tenant: &Tenant) -> Result<(), VerifyError> {

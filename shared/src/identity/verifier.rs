@@ -69,6 +69,9 @@ pub enum ForbiddenReason {
     /// None of `required_scopes` is in the token.
     #[error("the token lacks the required scope")]
     MissingScope,
+    /// Neither a user nor an application has the role of an operator in it.
+    #[error("the token lacks the role of an operator")]
+    MissingRole,
     /// The application is not among `allowed_clients`.
     #[error("the application may not call")]
     ClientNotAllowed,
@@ -131,6 +134,19 @@ impl Verifier {
             client: claims.client().map(str::to_owned),
             understands_claims_challenge: claims.understands_claims_challenge(),
         })
+    }
+
+    /// Returns the tenant whose jobs an operator may see: a user or an application with the app role
+    /// `Errand.Operator`, in the Entra dialect only.
+    ///
+    /// Source: Entra "app roles"; contract, section 3.
+    pub async fn verify_operator(
+        &self,
+        authorization: Option<&str>,
+    ) -> Result<String, VerifyError> {
+        let assertion = bearer_token(authorization).ok_or(VerifyError::Missing)?;
+        let claims = self.issuers.verify(CompactToken::parse(assertion)?).await?;
+        self.rules.check_operator(&claims, self.clock.now())
     }
 }
 

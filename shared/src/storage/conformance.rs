@@ -3,6 +3,7 @@
 //! One more case: an async function that takes a [`TestStore`], and its name in the list at the end.
 
 mod audit;
+mod own_jobs;
 mod rotation;
 mod webhooks;
 
@@ -11,7 +12,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::json;
 use uuid::Uuid;
 
-use self::{audit::*, rotation::*, webhooks::*};
+use self::{audit::*, own_jobs::*, rotation::*, webhooks::*};
 use super::*;
 use crate::{
     config::EncryptionKey,
@@ -30,6 +31,7 @@ struct TestStore {
     database: DatabaseConfig,
     /// Of the jobs it submits.
     callback: Option<Callback>,
+    priority: u8,
     _folder: Option<tempfile::TempDir>,
 }
 
@@ -73,7 +75,7 @@ impl TestStore {
     async fn open(url: String, folder: Option<tempfile::TempDir>) -> Self {
         let database = DatabaseConfig { url: url.into(), listen: true, prepared_statements: true };
         let store = open(&database, &ring(&["a"])).await.unwrap();
-        Self { store, database, callback: None, _folder: folder }
+        Self { store, database, callback: None, priority: 0, _folder: folder }
     }
 
     /// The same database, opened with other keys.
@@ -84,7 +86,7 @@ impl TestStore {
 
     /// The database of a version before, as far as its list of migrations says.
     async fn forget_a_migration(&self) {
-        let forget = "delete from _sqlx_migrations where version = 3";
+        let forget = "delete from _sqlx_migrations where version = 5";
         let url = self.database.url.expose_secret();
         if url.starts_with("sqlite:") {
             let pool = sqlx::SqlitePool::connect(url).await.unwrap();
@@ -108,27 +110,59 @@ impl TestStore {
         grant: Option<Grant<'_>>,
         idempotency: Option<IdempotencyKey<'_>>,
     ) -> (Uuid, Submitted) {
+        let grants: Vec<Grant<'_>> = grant.into_iter().collect();
+        let acting = [(!grants.is_empty()).then_some(0)];
         let id = Uuid::now_v7();
+        (id, self.submit_as(owner, grants, idempotency, &acting, &[id]).await)
+    }
+
+    /// Submits a batch whose jobs act with these of the grants.
+    async fn submit_all(
+        &self,
+        owner: &Principal,
+        grants: Vec<Grant<'_>>,
+        idempotency: Option<IdempotencyKey<'_>>,
+        acting: &[Option<usize>],
+    ) -> Result<Vec<Uuid>, Submitted> {
+        let ids: Vec<Uuid> = acting.iter().map(|_| Uuid::now_v7()).collect();
+        match self.submit_as(owner, grants, idempotency, acting, &ids).await {
+            Submitted::Created => Ok(ids),
+            otherwise => Err(otherwise),
+        }
+    }
+
+    async fn submit_as(
+        &self,
+        owner: &Principal,
+        grants: Vec<Grant<'_>>,
+        idempotency: Option<IdempotencyKey<'_>>,
+        acting: &[Option<usize>],
+        ids: &[Uuid],
+    ) -> Submitted {
         let name = DefinitionName {
             namespace: "acme".into(),
             name: "process-data".into(),
             version: "1.0.0".into(),
         };
-        let job = NewJob {
-            id,
+        let (definition, input) = (json!({"do": []}), json!({"order": 4711}));
+        let tags = BTreeMap::from([("order".to_owned(), "4711".to_owned())]);
+        let jobs = ids.iter().zip(acting).map(|(id, grant)| NewJob {
+            id: *id,
+            grant: *grant,
             name: &name,
-            definition: &json!({"do": []}),
-            input: &json!({"order": 4711}),
+            definition: &definition,
+            input: &input,
             run_at: None,
             deadline: MINUTE,
-            tags: &BTreeMap::from([("order".to_owned(), "4711".to_owned())]),
+            priority: self.priority,
+            tags: &tags,
             callback: self.callback.as_ref(),
             warnings: &[],
             total_tasks: Some(3),
             traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-        };
-        let submission = Submission { owner, grant, idempotency, job };
-        (id, self.store.submit(&submission).await.unwrap())
+        });
+        let submission = Submission { owner, grants, idempotency, jobs: jobs.collect() };
+        self.store.submit(&submission).await.unwrap()
     }
 
     async fn get(&self, id: Uuid, owner: &Principal) -> Job {
@@ -634,10 +668,13 @@ async fn an_idempotency_key_makes_one_job(store: TestStore) {
         .collect();
     assert_eq!(created.len(), 1);
     for (id, submitted) in submitted {
-        assert!(id == created[0] || submitted == Submitted::Replayed(created[0]));
+        assert!(id == created[0] || submitted == Submitted::Replayed(created.clone()));
     }
     assert_eq!(store.claim(Uuid::now_v7(), 10, MINUTE).await.unwrap().len(), 1);
-    assert_eq!(store.find_replay(&alice(), &key(b"a")).await.unwrap(), Replay::Same(created[0]));
+    assert_eq!(
+        store.find_replay(&alice(), &key(b"a")).await.unwrap(),
+        Replay::Same(created.clone())
+    );
     assert_eq!(store.find_replay(&alice(), &key(b"b")).await.unwrap(), Replay::Different);
     let (_, other_body) = store.try_submit(&alice(), None, Some(key(b"b"))).await;
     assert_eq!(other_body, Submitted::KeyReused);
@@ -721,6 +758,14 @@ on_both! {
     suspension_and_return_are_told_in_pairs
     the_jobs_of_a_session_are_told_what_becomes_of_its_grant
     calls_are_recorded_with_what_follows_them
+    jobs_are_listed_newest_first_by_what_is_asked_for
+    a_cancelled_job_is_nobodys_to_go_on_with
+    a_faulted_job_goes_on_from_where_it_was
+    a_deleted_job_leaves_nothing
+    a_batch_is_all_or_nothing
+    a_priority_orders_its_owners_jobs_and_no_others
+    an_operator_sees_the_jobs_of_a_tenant
+    the_backlog_is_counted
     a_callback_is_told_what_it_asked_for
     a_delivery_is_tried_by_one_at_a_time
     a_rotation_leaves_nothing_under_a_former_key

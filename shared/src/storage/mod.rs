@@ -14,6 +14,7 @@ mod cipher;
 #[cfg(test)]
 mod conformance;
 mod grants;
+mod own_jobs;
 mod own_sessions;
 mod postgres;
 mod queue;
@@ -31,8 +32,9 @@ pub use self::{
     audit::{AUDIT_PAGE, Audit},
     cipher::CipherError,
     grants::{Abandoned, Grants, HeldGrant, HeldToken, NewAccessToken, RefreshStart, SessionState},
+    own_jobs::{Change, JobFilter, OwnJobs, Page, TenantJob, TenantJobs},
     own_sessions::{OwnSessions, SessionView},
-    queue::{ClaimedJob, Lease, Next, Queue, Record, Renewed},
+    queue::{Backlog, ClaimedJob, Lease, Next, Queue, Record, Renewed},
     rotation::{Opened, Rotation},
     submissions::{
         Grant, IdempotencyKey, KnownGrant, KnownSession, NewGrant, NewJob, NewTokens, Replay,
@@ -44,7 +46,9 @@ use crate::config::{DatabaseConfig, EncryptionConfig};
 
 /// A database with its key ring.
 #[async_trait]
-pub trait Store: Submissions + Queue + Grants + Audit + Webhooks + OwnSessions + Rotation {
+pub trait Store:
+    Submissions + OwnJobs + TenantJobs + Queue + Grants + Audit + Webhooks + OwnSessions + Rotation
+{
     /// Answers if the database does.
     async fn ping(&self) -> Result<(), StoreError>;
 

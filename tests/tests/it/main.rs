@@ -29,6 +29,8 @@ mod jobs;
 mod logs;
 mod malformed;
 mod many_jobs;
+mod measuring;
+mod own_jobs;
 mod provider_outages;
 mod retries;
 mod session_stop;
