@@ -3,11 +3,17 @@
 //! One file per command. Results go to stdout, all else to stderr (`output`). Exit codes (`error`):
 //! 0 done, 1 failed, 2 wrong usage or configuration.
 
+mod client;
+mod connection;
 mod doctor;
 mod error;
+mod jobs;
 mod keys;
+mod login;
+mod logins;
 mod migrate;
 mod output;
+mod progress;
 mod quickstart;
 mod serve;
 mod simulator;
@@ -39,6 +45,17 @@ enum Command {
     #[command(subcommand)]
     Workflow(workflow::Command),
     Simulator(simulator::Arguments),
+    Login(login::Arguments),
+    Submit(jobs::Submit),
+    Watch(jobs::Watch),
+    Jobs(jobs::List),
+    /// Print a job as JSON.
+    Job(jobs::One),
+    /// End a job.
+    Cancel(jobs::One),
+    /// Let the suspended jobs of a job's session go on, with a fresh token.
+    Resume(jobs::One),
+    Sessions(jobs::Sessions),
 }
 
 #[tokio::main]
@@ -66,5 +83,13 @@ async fn run(command: Command) -> Result<(), CommandError> {
         Command::Keys(command) => keys::run(command).await,
         Command::Workflow(command) => workflow::run(&command),
         Command::Simulator(arguments) => simulator::run(arguments).await,
+        Command::Login(arguments) => login::run(arguments).await,
+        Command::Submit(arguments) => jobs::submit(arguments).await,
+        Command::Watch(arguments) => jobs::watch(arguments).await,
+        Command::Jobs(arguments) => jobs::list(arguments).await,
+        Command::Job(arguments) => jobs::show(arguments).await,
+        Command::Cancel(arguments) => jobs::cancel(arguments).await,
+        Command::Resume(arguments) => jobs::resume(arguments).await,
+        Command::Sessions(arguments) => jobs::sessions(arguments).await,
     }
 }

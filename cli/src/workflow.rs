@@ -58,7 +58,7 @@ fn problems(file: &Path, text: &str, limits: &Limits, config: Option<&Config>) -
     }
 }
 
-fn document(file: &Path, text: &str) -> Result<Value, Problem> {
+pub(crate) fn document(file: &Path, text: &str) -> Result<Value, Problem> {
     let is_yaml = |extension| ["yaml", "yml"].iter().any(|yaml| extension == *yaml);
     if file.extension().is_some_and(is_yaml) {
         parse::parse_yaml(text)
@@ -68,7 +68,7 @@ fn document(file: &Path, text: &str) -> Result<Value, Problem> {
 }
 
 /// One problem, on one line whatever the parser or the document put into it.
-fn line(problem: &Problem) -> String {
+pub(crate) fn line(problem: &Problem) -> String {
     format!("{}: {}", problem.pointer, problem.detail).replace(['\r', '\n'], " ")
 }
 

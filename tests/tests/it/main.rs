@@ -38,6 +38,7 @@ mod sessions;
 mod starting;
 mod stopping;
 mod suspension;
+mod terminal;
 mod token_exchange;
 mod token_failures;
 mod webhooks;
