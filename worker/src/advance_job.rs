@@ -118,18 +118,20 @@ impl Advance<'_> {
             Ok(state) => state,
             Err(error) => return self.hold(&chain(&error)).await,
         };
-        let mut reply = None;
+        let mut replies = Vec::new();
         let mut recorded = Instant::now();
         loop {
             let now = self.now();
-            let outcome = self.step(&workflow, &mut state, reply.take(), now).await;
+            let outcome = self.step(&workflow, &mut state, std::mem::take(&mut replies), now).await;
             let next = match outcome {
                 Outcome::Completed(output) => Next::Complete(output),
                 Outcome::Faulted(error) => Next::Fault(error.into()),
                 // A long step that let others run, and nothing to wait for: recorded now and then,
                 // so that whoever goes on with it does not begin anew.
-                Outcome::Wait { until }
-                    if until <= now && !self.context.stopping.is_cancelled() =>
+                Outcome::Pending { calls, wake: Some(until) }
+                    if calls.is_empty()
+                        && until <= now
+                        && !self.context.stopping.is_cancelled() =>
                 {
                     if recorded.elapsed() >= RECORD_LONG_STEPS {
                         self.record(&workflow, &mut state, Next::Continue).await?;
@@ -137,12 +139,15 @@ impl Advance<'_> {
                     }
                     continue;
                 }
-                Outcome::Wait { until } => Next::Wait { due_at: until },
-                Outcome::Call(call) => {
+                Outcome::Pending { calls, wake } if calls.is_empty() => {
+                    Next::Wait { due_at: wake.unwrap_or(self.job.deadline_at) }
+                }
+                Outcome::Pending { mut calls, .. } => {
+                    let call = calls.remove(0);
                     state.turn_to(&call);
                     match self.perform(&workflow, &mut state, &call).await? {
                         Performed::Replied(result) => {
-                            reply = Some(Reply { call: call.id, result });
+                            replies.push(Reply { call: call.id, result });
                             continue;
                         }
                         Performed::Postponed(next) => next,
@@ -158,7 +163,7 @@ impl Advance<'_> {
         &self,
         workflow: &Workflow,
         state: &mut State,
-        reply: Option<Reply>,
+        replies: Vec<Reply>,
         now: Timestamp,
     ) -> Outcome {
         let limits = &self.context.limits;
@@ -173,7 +178,8 @@ impl Advance<'_> {
         let _turn = self.context.stepping.acquire().await;
         let began = Instant::now();
         let outcome = tokio::task::block_in_place(|| {
-            step(workflow, limits, &mut state.checkpoint, reply, now)
+            // No document can ask for jitter yet.
+            step(workflow, limits, &mut state.checkpoint, replies, now, &mut || 0.0)
         });
         state.evaluated += began.elapsed();
         outcome
