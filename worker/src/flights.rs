@@ -5,7 +5,7 @@
 
 use std::{
     future::poll_fn,
-    task::{Context as TaskContext, Poll},
+    task::{self, Poll},
 };
 
 use errand_shared::{
@@ -15,7 +15,6 @@ use errand_shared::{
     sessions::{AcquireError, Rejected},
     storage::ClaimedJob,
     telemetry::child_traceparent,
-    time::Timestamp,
     workflow::Call,
 };
 use futures::{FutureExt, future::BoxFuture};
@@ -23,14 +22,22 @@ use tokio::time::Instant;
 
 use crate::{
     Context,
+    advance_job::JobClock,
     downstream::{self, Sent},
 };
 
 /// All flights of one job.
 pub(crate) struct Flights<'a> {
-    context: &'a Context,
-    job: &'a ClaimedJob,
+    job: Job<'a>,
     flights: Vec<Flight<'a>>,
+}
+
+/// Whose calls they are.
+#[derive(Clone, Copy)]
+struct Job<'a> {
+    context: &'a Context,
+    claimed: &'a ClaimedJob,
+    clock: JobClock,
 }
 
 struct Flight<'a> {
@@ -66,8 +73,8 @@ pub(crate) struct Answer {
 }
 
 impl<'a> Flights<'a> {
-    pub(crate) fn new(context: &'a Context, job: &'a ClaimedJob) -> Self {
-        Self { context, job, flights: Vec::new() }
+    pub(crate) fn new(context: &'a Context, claimed: &'a ClaimedJob, clock: JobClock) -> Self {
+        Self { job: Job { context, claimed, clock }, flights: Vec::new() }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -83,18 +90,19 @@ impl<'a> Flights<'a> {
         let unwanted = self
             .flights
             .extract_if(.., |flight| !wanted.iter().any(|call| call.id == flight.call.id));
-        unwanted
-            .filter_map(|flight| {
-                let Stage::Sending { began, attempt, .. } = flight.stage else { return None };
+        let aborted = unwanted.filter_map(|Flight { call, api, stage }| match stage {
+            Stage::Sending { began, attempt, .. } => {
                 let outcome = (CallOutcome::Aborted, None);
-                Some(sent_call(&flight.call, flight.api, attempt, began, began.into(), outcome))
-            })
-            .collect()
+                Some(sent_call(&call, api, attempt, self.job.clock, began, outcome))
+            }
+            Stage::Acquiring(_) | Stage::Ready(_) => None,
+        });
+        aborted.collect()
     }
 
     /// Begins with the token for `call`.
     pub(crate) fn begin(&mut self, call: Call, api: &'a DownstreamApi) {
-        let stage = Stage::Acquiring(acquire_token(self.context, self.job, api, None).boxed());
+        let stage = Stage::Acquiring(self.job.acquire_token(api, None).boxed());
         self.flights.push(Flight { call, api, stage });
     }
 
@@ -105,16 +113,13 @@ impl<'a> Flights<'a> {
     }
 
     /// Sends them; `attempt` says which try of a call it is.
-    pub(crate) fn send_ready(&mut self, now: Timestamp, attempt: impl Fn(&Call) -> u32) {
-        for flight in &mut self.flights {
-            let Stage::Ready(token) = &flight.stage else { continue };
-            let attempt = attempt(&flight.call);
-            let (context, job, api) = (self.context, self.job, flight.api);
-            let exchange =
-                Exchange { context, job, call: flight.call.clone(), api, attempt, began_at: now };
-            let began = Instant::now();
-            let answer = exchange.run(token.clone()).boxed();
-            flight.stage = Stage::Sending { began, attempt, answer };
+    pub(crate) fn send_ready(&mut self, attempt: impl Fn(&Call) -> u32) {
+        for Flight { call, api, stage } in &mut self.flights {
+            if let Stage::Ready(token) = stage {
+                let attempt = attempt(call);
+                let answer = self.job.send(call.clone(), api, token.clone(), attempt).boxed();
+                *stage = Stage::Sending { began: Instant::now(), attempt, answer };
+            }
         }
     }
 
@@ -136,7 +141,7 @@ impl<'a> Flights<'a> {
         }
     }
 
-    fn poll(&mut self, context: &mut TaskContext<'_>) -> Poll<Option<Landed<'a>>> {
+    fn poll(&mut self, context: &mut task::Context<'_>) -> Poll<Option<Landed<'a>>> {
         for at in 0..self.flights.len() {
             let flight = &mut self.flights[at];
             let result = match &mut flight.stage {
@@ -158,5 +163,83 @@ impl<'a> Flights<'a> {
             return Poll::Ready(Some(Landed { call, api, result }));
         }
         Poll::Pending
+    }
+}
+
+impl<'a> Job<'a> {
+    async fn acquire_token(
+        self,
+        api: &'a DownstreamApi,
+        rejected: Option<Rejected>,
+    ) -> Result<AccessToken, AcquireError> {
+        // A document that names an API was given a session at submission.
+        let session_id = self.claimed.session_id.ok_or(AcquireError::Permanent)?;
+        let owner = &self.claimed.lease.owner;
+        self.context.sessions.acquire_token(session_id, owner, api, rejected).await
+    }
+
+    async fn send(
+        self,
+        call: Call,
+        api: &'a DownstreamApi,
+        token: AccessToken,
+        attempt: u32,
+    ) -> Answer {
+        let mut sent = Vec::new();
+        let mut result = self.send_once(&call, api, &token, attempt, &mut sent).await;
+        if let Sent::Unauthorized(_, claims) = result {
+            // Refused before it was processed: once more with another token, whatever the method.
+            match self.acquire_token(api, Some(Rejected { access_token: token, claims })).await {
+                Ok(token) => {
+                    result = self.send_once(&call, api, &token, attempt, &mut sent).await;
+                }
+                Err(error) => return Answer { sent, result: Err(error) },
+            }
+        }
+        Answer { sent, result: Ok(result) }
+    }
+
+    async fn send_once(
+        self,
+        call: &Call,
+        api: &DownstreamApi,
+        token: &AccessToken,
+        attempt: u32,
+        sent: &mut Vec<SentCall>,
+    ) -> Sent {
+        let key = format!("{}.{}", self.claimed.lease.job_id, call.id);
+        let traceparent = child_traceparent(Some(&self.claimed.traceparent));
+        let (http, now) = (&self.context.http, self.clock.now());
+        let began = Instant::now();
+        let result = downstream::send(http, api, call, token, &key, &traceparent, now).await;
+        if let Some(outcome) = result.outcome() {
+            sent.push(sent_call(call, api, attempt, self.clock, began, outcome));
+        }
+        result
+    }
+}
+
+/// What the audit says of a call that was sent at `began`, or may have been.
+pub(crate) fn sent_call(
+    call: &Call,
+    api: &DownstreamApi,
+    attempt: u32,
+    clock: JobClock,
+    began: Instant,
+    (outcome, status): (CallOutcome, Option<u16>),
+) -> SentCall {
+    let duration = began.elapsed();
+    let path = call.path.split_once('?').map_or(call.path.as_str(), |(path, _)| path);
+    SentCall {
+        task: call.task.clone(),
+        api: call.api.clone(),
+        scopes: api.scopes.clone(),
+        method: call.method.clone(),
+        path: path.to_owned(),
+        attempt,
+        at: clock.now() - duration,
+        duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+        outcome,
+        status,
     }
 }

@@ -170,7 +170,9 @@ impl Record {
         Some(match &self.next {
             Next::Continue => return None,
             // Whoever was told of the repetition knows.
-            Next::Wait { .. } if matches!(self.events.last(), Some((EventKind::CallRetried, _))) => {
+            Next::Wait { .. }
+                if matches!(self.events.last(), Some((EventKind::CallRetried, _))) =>
+            {
                 return None;
             }
             Next::Wait { due_at } => {
