@@ -28,6 +28,7 @@ pub(super) async fn a_job_tells_its_story_to_its_owner_only(store: TestStore) {
     let told = store.told(id).await;
     let kinds: Vec<&str> = told.iter().map(|event| event.kind.as_str()).collect();
     assert_eq!(kinds, ["submitted", "started", "waiting", "call_retried", "faulted"]);
+    assert_eq!(json!(told[0].data), json!({"client": "client-1"}));
     assert_eq!(told[2].data["task"], "/do/1/pause");
     assert_eq!(told[2].data["until"], due_at.to_string());
     assert_eq!(json!(told[4].data), json!({"error": {"status": 500}}));
