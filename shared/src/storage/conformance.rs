@@ -201,6 +201,7 @@ fn record(next: Next) -> Record {
         attempts: 1,
         throttles: 0,
         calls: Vec::new(),
+        events: Vec::new(),
         next,
     }
 }

@@ -1,7 +1,7 @@
 //! What is told of a job.
 
 use super::*;
-use crate::jobs::{CallOutcome, EventPosition, JobEvent, SentCall};
+use crate::jobs::{CallOutcome, EventKind, EventPosition, JobEvent, SentCall};
 
 impl TestStore {
     async fn told(&self, id: Uuid) -> Vec<JobEvent> {
@@ -20,24 +20,30 @@ pub(super) async fn a_job_tells_its_story_to_its_owner_only(store: TestStore) {
     let due_at = claimed.claimed_at;
     store.record(&claimed.lease, &record(Next::Wait { due_at })).await.unwrap();
     let claimed = store.claim_one().await;
-    store.record(&claimed.lease, &record(Next::Retry { due_at })).await.unwrap();
+    let of_task = |kind: EventKind| (kind, json!({ "task": "/do/1/pause" }));
+    let events = [EventKind::TaskStarted, EventKind::CallRetried].map(of_task).to_vec();
+    let retry = Record { events, ..record(Next::Wait { due_at }) };
+    store.record(&claimed.lease, &retry).await.unwrap();
     let claimed = store.claim_one().await;
     let fault = record(Next::Fault(json!({"status": 500, "title": "canary-3f1c"})));
     store.record(&claimed.lease, &fault).await.unwrap();
 
     let told = store.told(id).await;
     let kinds: Vec<&str> = told.iter().map(|event| event.kind.as_str()).collect();
-    assert_eq!(kinds, ["submitted", "started", "waiting", "call_retried", "faulted"]);
+    assert_eq!(
+        kinds,
+        ["submitted", "started", "waiting", "task_started", "call_retried", "faulted"]
+    );
     assert_eq!(json!(told[0].data), json!({"client": "client-1"}));
     assert_eq!(told[2].data["task"], "/do/1/pause");
     assert_eq!(told[2].data["until"], due_at.to_string());
-    assert_eq!(json!(told[4].data), json!({"error": {"status": 500}}));
-    assert!(told[4].is_final());
+    assert_eq!(json!(told[5].data), json!({"error": {"status": 500}}));
+    assert!(told[5].is_final());
     let job = store.get(id, &alice()).await;
     assert_eq!(told[0].at, job.created_at);
     // SQLite writes an event and, right after it, its change: two statements, each with its time.
     let finished_at = job.finished_at.unwrap();
-    assert!(told[4].at <= finished_at && finished_at.since(told[4].at) < MINUTE);
+    assert!(told[5].at <= finished_at && finished_at.since(told[5].at) < MINUTE);
 
     let rest = store.events(id, &alice(), told[2].position).await.unwrap();
     assert_eq!(rest, told[3..]);
