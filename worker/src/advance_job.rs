@@ -202,10 +202,14 @@ impl<'a> Advance<'a> {
                     return self.rest(until).await;
                 }
                 tokio::select! {
-                    Some(landed) = self.flights.next() => self.land(landed, &mut replies),
+                    // Without a value a token has come: a pattern that does not fit would wait on.
+                    landed = self.flights.next() => {
+                        if let Some(landed) = landed {
+                            self.land(landed, &mut replies);
+                        }
+                    }
                     () = tokio::time::sleep(until.since(self.clock.now())) => {}
                     () = self.context.stopping.cancelled(), if !stopping => {}
-                    else => {}
                 }
             }
         }
