@@ -1,6 +1,6 @@
 //! `errand keys rotate` as a process of its own, on a table that takes it a while.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use errand_shared::{
@@ -9,7 +9,7 @@ use errand_shared::{
     jobs::DefinitionName,
     storage::{self, NewJob, Submission},
 };
-use errand_tests::{Database, Ended, Program, Settings, TestApp, run_to_end, workflows};
+use errand_tests::{Database, Program, Settings, TestApp, workflows};
 use serde_json::json;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -42,10 +42,6 @@ impl Installation {
         Self { app, new_key, configuration }
     }
 
-    fn arguments(&self) -> [&str; 4] {
-        ["keys", "rotate", "--config", &self.configuration]
-    }
-
     /// `ERRAND__ENCRYPTION__KEYS` while the former key is still needed.
     fn both_keys(&self) -> String {
         format!("{},{}", self.new_key, self.app.encryption_key())
@@ -57,12 +53,25 @@ impl Installation {
     }
 
     async fn rotate_with(&self, keys: &str) -> usize {
-        let environment = [("ERRAND__ENCRYPTION__KEYS", keys)];
-        let Ended { code, stdout, stderr } =
-            run_to_end("errand", &self.arguments(), &environment).await;
-        assert_eq!(code, Some(0), "{stderr}");
-        assert!(stdout.contains(" 0 left as they are"), "{stdout}");
-        stdout.split(' ').next().unwrap().parse().unwrap()
+        let mut rotation = self.start_rotation(keys);
+        // No other limit than the caller's: a large table takes its time.
+        let code = loop {
+            if let Some(code) = rotation.exit_code() {
+                break code;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
+        let log = rotation.log();
+        assert_eq!(code, 0, "{log}");
+        let line = log.lines().rfind(|line| line.contains(" values encrypted anew")).unwrap();
+        assert!(line.contains(" 0 left as they are"), "{line}");
+        line.split(' ').next().unwrap().parse().unwrap()
+    }
+
+    fn start_rotation(&self, keys: &str) -> Program {
+        let arguments = ["keys", "rotate", "--config", &self.configuration];
+        let log = self.app.configuration().with_file_name(format!("{}.log", Uuid::now_v7()));
+        Program::start("errand", &arguments, &[("ERRAND__ENCRYPTION__KEYS", keys)], &log)
     }
 }
 
@@ -87,7 +96,7 @@ async fn fill(app: &TestApp, jobs: usize) {
                     definition: &workflows::process_data(1),
                     input: &json!({ "order": 4711 }),
                     run_at: None,
-                    deadline: std::time::Duration::from_hours(1),
+                    deadline: Duration::from_hours(1),
                     tags: &BTreeMap::new(),
                     callback: None,
                     warnings: &[],
@@ -111,10 +120,7 @@ async fn a_rotation_that_is_killed_is_brought_to_its_end_by_the_next(database: D
         Database::Sqlite => "jobs where substr(definition, 3, 3) = x'6e6577'",
         Database::Postgres => "jobs where substr(definition, 3, 3) = 'new'",
     };
-    let log = app.configuration().with_file_name("rotate.log");
-    let keys = installation.both_keys();
-    let environment = [("ERRAND__ENCRYPTION__KEYS", keys.as_str())];
-    let rotation = Program::start("errand", &installation.arguments(), &environment, &log);
+    let rotation = installation.start_rotation(&installation.both_keys());
     while app.database.count(rotated).await == 0 {
         tokio::task::yield_now().await;
     }
