@@ -24,20 +24,18 @@ impl Hostility {
     /// What becomes of the refresh with that number.
     pub(super) fn fate(&self, number: u64) -> ScriptedAnswer {
         let hash = digest(&SHA256, format!("{}\0{number}", self.seed).as_bytes());
-        let random =
-            |at: usize| u64::from(hash.as_ref()[at]) << 8 | u64::from(hash.as_ref()[at + 1]);
-        let percent = u8::try_from(random(0) % 100).expect("less than a hundred");
-        let delay = self
-            .max_delay
-            .mul_f64(f64::from(u16::try_from(random(2)).expect("two bytes")) / 65_536.0);
+        let bytes = hash.as_ref().first_chunk::<4>().expect("SHA-256 has 32 bytes");
+        let percent = u16::from_be_bytes([bytes[0], bytes[1]]) % 100;
+        let share = f64::from(u16::from_be_bytes([bytes[2], bytes[3]])) / 65_536.0;
+        let delay = self.max_delay.mul_f64(share);
 
-        let after_lost_requests = percent.checked_sub(self.lost_requests);
+        let after_lost_requests = percent.checked_sub(self.lost_requests.into());
         let after_lost_answers =
-            after_lost_requests.and_then(|rest| rest.checked_sub(self.lost_answers));
+            after_lost_requests.and_then(|rest| rest.checked_sub(self.lost_answers.into()));
         let (reply, after_processing) = match (after_lost_requests, after_lost_answers) {
             (None, _) => (Reply::Dropped, false),
             (Some(_), None) => (Reply::Dropped, true),
-            (_, Some(rest)) if rest < self.unavailable => {
+            (_, Some(rest)) if rest < u16::from(self.unavailable) => {
                 let answer = HttpAnswer::text(503, "").with_header("retry-after", "1");
                 (Reply::Answer(answer), false)
             }

@@ -19,7 +19,7 @@ on_both_databases! {
 }
 
 /// Each has two encrypted values, its document and its input.
-const JOBS: usize = 3_000;
+const JOBS: usize = 1_000;
 
 const WRITERS: usize = 4;
 

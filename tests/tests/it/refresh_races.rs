@@ -119,7 +119,7 @@ impl Race {
     #[expect(clippy::cast_precision_loss, reason = "there are not that many refreshes")]
     fn assert_protocol(&self, killed: usize) -> usize {
         let presentations = self.app.refreshes();
-        for (earlier, later) in presentations.iter().zip(&presentations[1..]) {
+        for (earlier, later) in presentations.iter().zip(presentations.iter().skip(1)) {
             let ended_at = earlier.ended_at.expect("a later one was begun");
             assert!(ended_at <= later.received_at, "two at once: {earlier:#?} {later:#?}");
         }
