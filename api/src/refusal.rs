@@ -48,6 +48,7 @@ pub(crate) fn unverified(error: VerifyError, identity: &IdentityConfig) -> Probl
                 ForbiddenReason::ClientNotAllowed => {
                     "The application that the token was issued to may not call this service."
                 }
+                ForbiddenReason::NotOperator => "The token lacks the role `Errand.Operator`.",
             };
             insufficient_scope(detail, &identity.required_scopes)
         }

@@ -92,6 +92,7 @@ async fn store(
         let warnings = warnings(ends_at, state.clock.now() + request.deadline);
         let submission = Submission {
             owner: &caller.principal,
+            client: caller.client.as_deref(),
             grant: initiated.as_ref().map(|initiated| initiated.grant()),
             idempotency,
             job: NewJob {

@@ -127,7 +127,7 @@ impl TestStore {
             total_tasks: Some(3),
             traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         };
-        let submission = Submission { owner, grant, idempotency, job };
+        let submission = Submission { owner, client: Some("client-1"), grant, idempotency, job };
         (id, self.store.submit(&submission).await.unwrap())
     }
 

@@ -107,6 +107,8 @@ pub enum Replay {
 pub struct Submission<'a> {
     /// Whose job it is.
     pub owner: &'a Principal,
+    /// The application they called with, for the job's events.
+    pub client: Option<&'a str>,
     /// The right it will act with; none if its document names no API.
     pub grant: Option<Grant<'a>>,
     /// The client's `Idempotency-Key`.

@@ -25,14 +25,14 @@ macro_rules! locked {
     };
 }
 
-/// Inserts the job `$1` with its first event: two statements, for a transaction.
+/// Inserts the job `$1` with its first event and its data `$18`: two statements, for a transaction.
 macro_rules! submitted {
     ($insert:expr) => {
         concat!(
             $insert,
             ";
              insert into job_events (job_id, sequence, at, kind, data)
-             select id, revision, created_at, 'submitted', '{}' from jobs where id = $1"
+             select id, revision, created_at, 'submitted', $18 from jobs where id = $1"
         )
     };
 }

@@ -13,7 +13,7 @@ use crate::{
     identity::{AssertionHash, Principal},
     jobs::{DefinitionName, EventKind, Job},
     storage::{
-        Grant, IdempotencyKey, KnownGrant, KnownSession, NewGrant, NewJob, NewTokens, Replay,
+        Grant, IdempotencyKey, KnownGrant, KnownSession, NewGrant, NewTokens, Replay,
         SessionSelector, StoreError, Submission, Submissions, Submitted,
     },
     workflow::Progress,
@@ -116,7 +116,7 @@ impl Submissions for Database {
                 Some(id)
             }
         };
-        self.insert_job(&mut transaction, submission.owner, session_id, &submission.job).await?;
+        self.insert_job(&mut transaction, submission, session_id).await?;
         // After the job: it is told of what happened in its lifetime.
         if let (Some(Grant::New(grant)), Some(id)) = (submission.grant, session_id) {
             self.tell_of_exchange(&mut transaction, id, grant).await?;
@@ -254,10 +254,11 @@ impl Database {
     async fn insert_job(
         &self,
         transaction: &mut Transaction<'_, Db>,
-        owner: &Principal,
+        submission: &Submission<'_>,
         session_id: Option<Uuid>,
-        job: &NewJob<'_>,
     ) -> Result<(), StoreError> {
+        let Submission { owner, client, job, .. } = submission;
+        let told = client.map_or_else(|| json!({}), |client| json!({ "client": client }));
         let progress = Progress { total: job.total_tasks, ..Progress::default() };
         let callback = job
             .callback
@@ -302,6 +303,7 @@ impl Database {
         .bind(micros(job.deadline))
         .bind(callback)
         .bind(callback_events)
+        .bind(to_json(&told))
         .execute(&mut **transaction)
         .await?;
         Ok(())
