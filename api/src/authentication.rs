@@ -42,7 +42,7 @@ impl FromRequestParts<Arc<AppState>> for Operator {
     ) -> Result<Self, Self::Rejection> {
         let authorization = authorization(&parts.headers);
         match state.verifier.verify_operator(authorization.as_deref()).await {
-            Ok(tenant) => Ok(Self(tenant)),
+            Ok(operator) => Ok(Self(operator.principal.tenant)),
             Err(error) => Err(refusal::unverified(error, &state.identity)),
         }
     }

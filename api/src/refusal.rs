@@ -45,17 +45,10 @@ pub(crate) fn unverified(error: VerifyError, identity: &IdentityConfig) -> Probl
             let detail = match reason {
                 ForbiddenReason::AppOnly => "The token is an application's. Send a user's.",
                 ForbiddenReason::MissingScope => "The token has none of the required scopes.",
-                ForbiddenReason::MissingRole => {
-                    return Problem::new(
-                        StatusCode::FORBIDDEN,
-                        "forbidden",
-                        "Forbidden",
-                        "The token has not the app role `Errand.Operator`.",
-                    );
-                }
                 ForbiddenReason::ClientNotAllowed => {
                     "The application that the token was issued to may not call this service."
                 }
+                ForbiddenReason::NotOperator => "The token lacks the role `Errand.Operator`.",
             };
             insufficient_scope(detail, &identity.required_scopes)
         }

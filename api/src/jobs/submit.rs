@@ -114,6 +114,7 @@ pub(super) async fn submit_all(
         });
         let submission = Submission {
             owner: &caller.principal,
+            client: caller.client.as_deref(),
             grants: initiated.iter().map(Initiated::grant).collect(),
             idempotency,
             jobs: jobs.collect(),

@@ -37,8 +37,8 @@ pub(super) struct Claims {
     pub(super) oid: Option<String>,
     #[serde(default, deserialize_with = "text")]
     pub(super) idtyp: Option<String>,
-    #[serde(default, deserialize_with = "words")]
-    pub(super) roles: Option<Vec<String>>,
+    #[serde(default)]
+    roles: Option<Value>,
     xms_cc: Option<OneOrMany>,
     pub(super) nonce: Option<IgnoredAny>,
     /// Only in id_tokens (OpenID Connect Core 3.1.3.6).
@@ -59,17 +59,6 @@ fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D:
     Ok(match Value::deserialize(deserializer)? {
         Value::String(text) => Some(text),
         _ => None,
-    })
-}
-
-/// A list of texts; what is something else has none in it, but is there.
-fn words<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
-    Ok(match Value::deserialize(deserializer)? {
-        Value::Null => None,
-        Value::Array(items) => {
-            Some(items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect())
-        }
-        _ => Some(Vec::new()),
     })
 }
 
@@ -126,6 +115,18 @@ impl Claims {
     pub(super) fn scopes(&self) -> Vec<String> {
         let scopes = self.scp.as_ref().or(self.scope.as_ref());
         scopes.into_iter().flat_map(OneOrMany::words).map(str::to_owned).collect()
+    }
+
+    /// Whether the token says anything of application roles, in whatever form.
+    pub(super) fn has_roles(&self) -> bool {
+        self.roles.is_some()
+    }
+
+    /// Whether an application role was assigned to the user or application: at Entra `roles` is a
+    /// list of names, compared as they are.
+    pub(super) fn has_role(&self, role: &str) -> bool {
+        let roles = self.roles.as_ref().and_then(Value::as_array);
+        roles.into_iter().flatten().any(|assigned| assigned == role)
     }
 
     /// The application that asked for the token.

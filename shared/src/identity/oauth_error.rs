@@ -196,7 +196,7 @@ impl OAuthError {
 }
 
 impl CodeMeaning {
-    fn of(code: u32) -> Option<Self> {
+    pub(super) fn of(code: u32) -> Option<Self> {
         Some(match code {
             50_013 | 500_133 | 500_131 | 240_002 => Self::AssertionRefused,
             50_027 => Self::MalformedToken,

@@ -59,6 +59,7 @@ impl CallOutcome {
             Self::TimedOut => "timed_out",
             Self::ConnectionLost => "connection_lost",
             Self::Interrupted => "interrupted",
+            Self::Aborted => "aborted",
         }
     }
 }

@@ -161,7 +161,13 @@ impl TestStore {
             total_tasks: Some(3),
             traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         });
-        let submission = Submission { owner, grants, idempotency, jobs: jobs.collect() };
+        let submission = Submission {
+            owner,
+            client: Some("client-1"),
+            grants,
+            idempotency,
+            jobs: jobs.collect(),
+        };
         self.store.submit(&submission).await.unwrap()
     }
 

@@ -107,6 +107,8 @@ pub enum Replay {
 pub struct Submission<'a> {
     /// Whose jobs they are.
     pub owner: &'a Principal,
+    /// The application that the owner submitted them with, if the token names one.
+    pub client: Option<&'a str>,
     /// The rights they will act with, each of another session. Two submissions that name the same
     /// sessions name them in the same order, or they could wait for each other for ever.
     pub grants: Vec<Grant<'a>>,

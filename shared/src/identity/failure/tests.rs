@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::{
@@ -335,6 +337,32 @@ fn a_refresh_token_counts_as_presented_unless_it_surely_was_not() {
     ] {
         assert_eq!(outcome.presented(), presented, "{outcome:?}");
     }
+}
+
+#[test]
+fn troubleshooting_knows_every_number_and_no_other() {
+    let page = include_str!("../../../../docs/troubleshooting.md");
+    let section = page.split("\n## ").find(|section| section.starts_with("AADSTS codes")).unwrap();
+    let mut explained = BTreeSet::new();
+    for row in
+        section.lines().filter(|line| line.starts_with("| ") && line.contains(char::is_numeric))
+    {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [codes, means, does, remedy] = cells[..] else { panic!("four cells: {row}") };
+        assert!(![means, does, remedy].contains(&""), "{row}");
+        let codes: Vec<u32> = codes.split(", ").map(|code| code.parse().unwrap()).collect();
+        let verdicts = |code: &u32| {
+            let body = json!({"error": "invalid_grant", "error_codes": [code]});
+            [refused(JwtBearer, &body), refused(RefreshToken, &body)]
+        };
+        for code in &codes {
+            assert_eq!(verdicts(code), verdicts(&codes[0]), "in one row, and not alike: {row}");
+            assert!(explained.insert(*code), "{code} is explained twice");
+        }
+    }
+    // No number of Entra's has more digits.
+    let known = (0..10_000_000).filter(|code| CodeMeaning::of(*code).is_some());
+    assert_eq!(explained, known.chain([50_196]).collect());
 }
 
 #[test]

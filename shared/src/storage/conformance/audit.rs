@@ -34,6 +34,7 @@ pub(super) async fn a_job_tells_its_story_to_its_owner_only(store: TestStore) {
         kinds,
         ["submitted", "started", "waiting", "task_started", "call_retried", "faulted"]
     );
+    assert_eq!(json!(told[0].data), json!({"client": "client-1"}));
     assert_eq!(told[2].data["task"], "/do/1/pause");
     assert_eq!(told[2].data["until"], due_at.to_string());
     assert_eq!(json!(told[5].data), json!({"error": {"status": 500}}));

@@ -173,7 +173,7 @@ const INSERT: &str = concat!(
         insert into job_tags (tenant, subject, name, value, job_id)
         select $1, $2, tag.key, tag.value, id from submitted, json_each_text(tags::json) as tag)
      insert into job_events (job_id, sequence, at, kind, data)
-     select id, revision, created_at, 'submitted', '{}' from submitted"
+     select id, revision, created_at, 'submitted', $19 from submitted"
 );
 
 /// The channel of `LISTEN`.
@@ -183,10 +183,12 @@ async fn begin(pool: &Pool<Db>) -> Result<Transaction<'static, Db>, sqlx::Error>
     pool.begin().await
 }
 
-/// Inserts jobs, whatever their number, in one round trip.
+/// Inserts jobs, whatever their number, each with its first event, which has the data `told`, and its
+/// tags, in one round trip.
 async fn insert_jobs(
     transaction: &mut Transaction<'_, Db>,
     owner: &Principal,
+    told: &str,
     rows: Vec<JobRow>,
 ) -> Result<(), sqlx::Error> {
     /// A column of all rows.
@@ -216,6 +218,7 @@ async fn insert_jobs(
         .bind(column!(traceparent))
         .bind(column!(callback))
         .bind(column!(callback_events))
+        .bind(told)
         .execute(&mut **transaction)
         .await?;
     Ok(())

@@ -150,7 +150,7 @@ const INSERT: &str = concat!(
     after!("$6"),
     ");
      insert into job_events (job_id, sequence, at, kind, data)
-     select id, revision, created_at, 'submitted', '{}' from jobs where id = $3;
+     select id, revision, created_at, 'submitted', $19 from jobs where id = $3;
      insert into job_tags (tenant, subject, name, value, job_id)
      select $1, $2, tag.key, tag.value, $3 from json_each($14) as tag"
 );
@@ -161,10 +161,11 @@ async fn begin(pool: &Pool<Db>) -> Result<Transaction<'static, Db>, sqlx::Error>
     pool.begin_with("begin immediate").await
 }
 
-/// Inserts jobs, each with its first event and its tags.
+/// Inserts jobs, each with its first event, which has the data `told`, and its tags.
 async fn insert_jobs(
     transaction: &mut Transaction<'_, Db>,
     owner: &Principal,
+    told: &str,
     rows: Vec<JobRow>,
 ) -> Result<(), sqlx::Error> {
     for row in rows {
@@ -187,6 +188,7 @@ async fn insert_jobs(
             .bind(row.traceparent)
             .bind(row.callback)
             .bind(row.callback_events)
+            .bind(told)
             .execute(&mut **transaction)
             .await?;
     }

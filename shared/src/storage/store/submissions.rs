@@ -133,7 +133,7 @@ impl Submissions for Database {
     }
 
     async fn submit(&self, submission: &Submission<'_>) -> Result<Submitted, StoreError> {
-        let Submission { owner, grants, idempotency, jobs } = submission;
+        let Submission { owner, client, grants, idempotency, jobs } = submission;
         let mut transaction = begin(&self.writer).await?;
         let mut sessions = Vec::with_capacity(grants.len());
         for grant in grants {
@@ -163,7 +163,8 @@ impl Submissions for Database {
             sessions.push(id);
         }
         let rows = jobs.iter().map(|job| self.job_row(owner, &sessions, job)).collect();
-        insert_jobs(&mut transaction, owner, rows).await?;
+        let told = client.map_or_else(|| json!({}), |client| json!({ "client": client }));
+        insert_jobs(&mut transaction, owner, &to_json(&told), rows).await?;
         // After the jobs: they are told of what happened in their lifetime.
         for (grant, id) in grants.iter().zip(&sessions) {
             if let Grant::New(grant) = grant {
