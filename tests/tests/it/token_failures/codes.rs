@@ -1,13 +1,13 @@
 //! Entra's errors by number, in the shape in which it sends them.
 
 use errand_simulator::Simulator;
-use errand_tests::{Database, TestApp};
+use errand_tests::Database;
 
 use super::{
     Consequence::{self, Faults, FaultsAndRevokes, Revoked, Suspends, Waits},
     Failure,
     Refusal::{self, Administrator, Caller, Claims, Consent, Operator, SignIn, Token, Unavailable},
-    assert_consequence_in_worker, assert_refused_at_submission, start_in_one_process,
+    assert_consequence_in_worker, assert_refused_at_submission, start_api, start_in_one_process,
 };
 
 on_both_databases! {
@@ -37,9 +37,10 @@ static CODES: &[Row] = &[
     (&[50173, 70000, 70008, 700_082, 700_084], Token, Revoked),
     // The client.
     (&[700_016, 700_021, 700_023, 700_027, 7_000_215, 7_000_218, 7_000_222], Operator, Waits(60)),
-    // Scopes, resources, tenants, requests.
+    // Scopes, resources, authorities.
     (&[28000, 70011, 700_022, 500_011, 650_057, 50194], Operator, Waits(60)),
-    (&[70003, 90002, 900_144, 9_002_313], Caller, Faults),
+    // Requests and tenants: nothing that a caller chose.
+    (&[70003, 90002, 900_144, 9_002_313], Operator, Faults),
     // The service.
     (&[50196], Unavailable { retry_after: 300 }, Waits(300)),
     (&[90033], Unavailable { retry_after: 30 }, Waits(30)),
@@ -57,7 +58,7 @@ fn failures(simulator: &Simulator) -> Vec<Failure> {
 }
 
 async fn every_number_is_told_to_the_submitter_as_what_there_is_to_do(database: Database) {
-    let app = TestApp::start(database).await;
+    let app = start_api(database).await;
     assert_refused_at_submission(&app, &failures(&app.simulator)).await;
     app.finish().await;
 }
