@@ -37,6 +37,12 @@ macro_rules! submitted {
         )
     };
 }
+/// The time of what `recorded!` changes and tells.
+macro_rules! told_at {
+    () => {
+        now!()
+    };
+}
 /// Changes the job `$1` under the lease `$2`, with the event `$12` and its data `$13`, the
 /// webhook that was asked for, and the calls `$14`, unless they are null, in one round trip: what
 /// the fence keeps from changing tells nobody of a change.

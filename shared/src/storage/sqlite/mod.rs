@@ -36,20 +36,30 @@ macro_rules! submitted {
         )
     };
 }
+/// The time of what `recorded!` changes and tells: each of its statements has a clock of its own, so
+/// the first says what time it is.
+macro_rules! told_at {
+    () => {
+        "updated_at"
+    };
+}
 /// Changes the job `$1` under the lease `$2`, after the event `$12` with its data `$13`, the
 /// webhook that was asked for, and the calls `$14`, unless they are null: several statements with
 /// one fence, for a transaction.
 macro_rules! recorded {
     ($set:expr) => {
         concat!(
-            "insert into job_events (job_id, sequence, at, kind, data)
-             select id, revision + 1, ",
+            "update jobs set updated_at = ",
             now!(),
+            " where id = $1 and lease_id = $2 and status = 'running';
+             insert into job_events (job_id, sequence, at, kind, data)
+             select id, revision + 1, ",
+            told_at!(),
             ", $12, $13 from jobs
              where id = $1 and lease_id = $2 and status = 'running' and $12 is not null;
              insert into webhook_deliveries (job_id, sequence, due_at)
              select id, revision + 1, ",
-            now!(),
+            told_at!(),
             " from jobs
              where id = $1 and lease_id = $2 and status = 'running'
                and callback_events like '%' || $12 || '%';
@@ -63,9 +73,8 @@ macro_rules! recorded {
              where jobs.id = $1 and lease_id = $2 and status = 'running';
              update jobs set ",
             $set,
-            ", revision = revision + 1, updated_at = ",
-            now!(),
-            " where id = $1 and lease_id = $2 and status = 'running'"
+            ", revision = revision + 1
+             where id = $1 and lease_id = $2 and status = 'running'"
         )
     };
 }
