@@ -339,6 +339,10 @@ impl Advance<'_> {
             AcquireError::Unavailable { after } => {
                 self.wait_for_token(state, after.unwrap_or_default())
             }
+            AcquireError::Held { after } => {
+                tracing::info!(?after, "token requests are held");
+                Performed::Postponed(Next::Wait { due_at: self.now() + after })
+            }
             AcquireError::Doubtful { .. } if state.call.token_failures < DOUBTFUL_ANSWERS => {
                 self.wait_for_token(state, OPERATOR_PAUSE)
             }
