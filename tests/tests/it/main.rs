@@ -24,6 +24,7 @@ mod command_line;
 mod crashes;
 mod database_outages;
 mod events;
+mod gates;
 mod idempotency;
 mod jobs;
 mod logs;
