@@ -91,7 +91,7 @@ async fn a_request_loop_makes_its_session_wait_longer_each_time() {
         story.simulator.script_token_answer(story.simulator.entra_error(50_196));
         let asked = story.asked();
         assert_eq!(wait(story.acquire(&alice, "Partner").await), minutes * MINUTE);
-        story.advance(minutes * MINUTE - MINUTE);
+        story.advance((minutes - 1) * MINUTE);
         assert_eq!(wait(story.acquire(&alice, "Partner").await), MINUTE);
         assert_eq!(story.asked(), asked + 1);
         story.advance(MINUTE);
@@ -186,7 +186,7 @@ async fn a_token_past_the_providers_hint_is_handed_out_and_renewed_beside_it_onc
     let alice = story.signed_in("alice", &tenant()).await;
     let first = story.acquire(&alice, "Partner").await.unwrap();
     // The hint is half of the life; five minutes later the latest has begun to renew.
-    story.advance(3 * HOUR - MINUTE);
+    story.advance(179 * MINUTE);
     story.acquire(&alice, "Partner").await.unwrap();
     story.settle().await;
     assert_eq!(story.asked(), 1);
@@ -252,7 +252,7 @@ async fn without_its_refresh_token_a_session_ends_with_its_access_token() {
     assert!(story.acquire(&alice, "Partner").await.is_ok());
     story.settle().await;
     let asked = story.asked();
-    story.advance(3 * HOUR - 6 * MINUTE);
+    story.advance(174 * MINUTE);
     assert!(story.acquire(&alice, "Partner").await.is_ok());
     assert!(revoked(&story.acquire(&alice, "Ledger").await));
     story.advance(2 * MINUTE);
