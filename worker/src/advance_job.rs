@@ -3,19 +3,23 @@
 //! Step ▸ record ▸ act. The interpreter says what the workflow wants; that is recorded, fenced by
 //! the lease, and only then done. So a call's id, and with it its `Idempotency-Key`, is the same
 //! after a crash, and a job that waits is nothing but a row.
+//!
+//! A workflow may want several calls at once. Each is a flight (`flights.rs`); the job lasts in
+//! memory while one is under way, and steps whenever one has landed or a time has come.
 
-use std::time::Duration;
+use std::{mem, time::Duration};
 
 use errand_shared::{
     config::DownstreamApi,
-    identity::{AccessToken, LastResort},
-    jobs::{CallOutcome, SentCall, Suspension},
-    sessions::{AcquireError, Rejected},
+    identity::LastResort,
+    jobs::{CallOutcome, EventKind, SentCall, Suspension},
+    sessions::AcquireError,
     storage::{ClaimedJob, Next, Record, StoreError},
-    telemetry::{chain, child_traceparent},
+    telemetry::chain,
     time::Timestamp,
     workflow::{Call, Outcome, Reply, Response, Workflow, WorkflowError, check, step},
 };
+use serde_json::{Value, json};
 use tokio::time::Instant;
 use tracing::Instrument;
 
@@ -23,6 +27,7 @@ use crate::{
     Context,
     claims::Claimed,
     downstream::{self, Sent, Transient},
+    flights::{Answer, Flights, Landed, sent_call},
     retry_delay::retry_delay,
     state::State,
 };
@@ -61,10 +66,9 @@ pub(crate) async fn advance_job(context: &Context, claimed: Claimed) {
         job.id = %job.lease.job_id,
         job.lease = job.lease.lease_id
     );
-    let advance = Advance { context, job, claimed: Instant::now() };
     let advanced = async {
         tokio::select! {
-            advanced = advance.run() => advanced,
+            advanced = advance(context, job) => advanced,
             () = lease.lost() => Err(StoreError::LeaseLost),
         }
     };
@@ -73,7 +77,7 @@ pub(crate) async fn advance_job(context: &Context, claimed: Claimed) {
     match advanced {
         Ok(()) => claimed.lease.settle(),
         Err(StoreError::LeaseLost) => {
-            tracing::warn!("the lease was lost: another worker has the job");
+            tracing::warn!("the lease was lost: another worker has the job, or nobody any more");
             claimed.lease.settle();
         }
         // The lease is dropped unsettled, and with it the job is given back.
@@ -81,252 +85,284 @@ pub(crate) async fn advance_job(context: &Context, claimed: Claimed) {
     }
 }
 
+async fn advance(context: &Context, job: &ClaimedJob) -> Result<(), StoreError> {
+    let Context { limits, downstream_apis, .. } = context;
+    let checked =
+        tokio::task::block_in_place(|| check(&job.definition, limits, Some(downstream_apis)));
+    let workflow = match checked {
+        Ok(workflow) => workflow,
+        Err(problems) => {
+            let problem = problems.first().map_or("", |problem| problem.detail.as_str());
+            return hold(context, job, &format!("its document no longer passes: {problem}")).await;
+        }
+    };
+    let state = match State::read(job) {
+        Ok(state) => state,
+        Err(error) => return hold(context, job, &chain(&error)).await,
+    };
+    let clock = JobClock { claimed_at: job.claimed_at, claimed: Instant::now() };
+    let mut job = Advance {
+        context,
+        job,
+        clock,
+        workflow,
+        state,
+        flights: Flights::new(context, job, clock),
+        suspending: None,
+        sent: Vec::new(),
+        events: Vec::new(),
+        recorded: Instant::now(),
+    };
+    job.run().await
+}
+
+/// Gives the job back unchanged: it cannot even be read.
+async fn hold(context: &Context, job: &ClaimedJob, why: &str) -> Result<(), StoreError> {
+    tracing::error!("the job waits for the operator: {why}");
+    context.store.hold(&job.lease, OPERATOR_PAUSE).await
+}
+
+/// The time by the database's clock: a machine whose own is wrong wakes no job early or late.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct JobClock {
+    claimed_at: Timestamp,
+    claimed: Instant,
+}
+
+impl JobClock {
+    pub(crate) fn now(self) -> Timestamp {
+        self.claimed_at + self.claimed.elapsed()
+    }
+}
+
 /// One job on its way.
 struct Advance<'a> {
     context: &'a Context,
     job: &'a ClaimedJob,
-    claimed: Instant,
+    clock: JobClock,
+    workflow: Workflow,
+    state: State,
+    flights: Flights<'a>,
+    /// The user must act for this call: what is under way lands, nothing else begins.
+    suspending: Option<Suspending>,
+    /// Sent since the last record.
+    sent: Vec<SentCall>,
+    /// To be told with the next record.
+    events: Vec<(EventKind, Value)>,
+    recorded: Instant,
+}
+
+struct Suspending {
+    call: u64,
+    suspension: Suspension,
+    session_version: i64,
 }
 
 /// What a call came to.
-enum Performed {
+enum Verdict {
     /// The workflow goes on with this.
-    Replied(Result<Response, WorkflowError>),
-    /// The job goes on another time.
-    Postponed(Next),
+    Reply(Result<Response, WorkflowError>),
+    /// Not before this.
+    Postpone(Timestamp),
+    /// Not before the user has acted.
+    Suspend(Suspension, i64),
 }
 
-impl Advance<'_> {
-    /// The time by the database's clock: a machine whose own is wrong wakes no job early or late.
-    fn now(&self) -> Timestamp {
-        self.job.claimed_at + self.claimed.elapsed()
-    }
-
-    async fn run(&self) -> Result<(), StoreError> {
-        let Context { limits, downstream_apis, .. } = self.context;
-        let checked = tokio::task::block_in_place(|| {
-            check(&self.job.definition, limits, Some(downstream_apis))
-        });
-        let workflow = match checked {
-            Ok(workflow) => workflow,
-            Err(problems) => {
-                let problem = problems.first().map_or("", |problem| problem.detail.as_str());
-                return self.hold(&format!("its document no longer passes: {problem}")).await;
-            }
-        };
-        let mut state = match State::read(self.job) {
-            Ok(state) => state,
-            Err(error) => return self.hold(&chain(&error)).await,
-        };
-        let mut reply = None;
-        let mut recorded = Instant::now();
+impl<'a> Advance<'a> {
+    async fn run(&mut self) -> Result<(), StoreError> {
+        let mut replies = Vec::new();
         loop {
-            let now = self.now();
-            let outcome = self.step(&workflow, &mut state, reply.take(), now).await;
-            let next = match outcome {
-                Outcome::Completed(output) => Next::Complete(output),
-                Outcome::Faulted(error) => Next::Fault(error.into()),
-                // A long step that let others run, and nothing to wait for: recorded now and then,
-                // so that whoever goes on with it does not begin anew.
-                Outcome::Wait { until }
-                    if until <= now && !self.context.stopping.is_cancelled() =>
-                {
-                    if recorded.elapsed() >= RECORD_LONG_STEPS {
-                        self.record(&workflow, &mut state, Next::Continue).await?;
-                        recorded = Instant::now();
-                    }
-                    continue;
-                }
-                Outcome::Wait { until } => Next::Wait { due_at: until },
-                Outcome::Call(call) => {
-                    state.turn_to(&call);
-                    match self.perform(&workflow, &mut state, &call).await? {
-                        Performed::Replied(result) => {
-                            reply = Some(Reply { call: call.id, result });
-                            continue;
-                        }
-                        Performed::Postponed(next) => next,
-                    }
-                }
+            let (calls, wake) = match self.step(mem::take(&mut replies)).await {
+                Outcome::Completed(output) => return self.end(Next::Complete(output)).await,
+                Outcome::Faulted(error) => return self.end(Next::Fault(error.into())).await,
+                Outcome::Pending { calls, wake } => (calls, wake),
             };
-            return self.record(&workflow, &mut state, next).await;
+            self.turn_to(&calls);
+            if self.may_begin() {
+                self.begin(&calls, &mut replies);
+            }
+            let until = self.until(&calls, wake);
+            while replies.is_empty() {
+                while let Some(landed) = self.flights.next_now() {
+                    self.land(landed, &mut replies);
+                }
+                if !replies.is_empty() {
+                    break;
+                }
+                self.send_ready().await?;
+                let stopping = self.context.stopping.is_cancelled();
+                if self.flights.is_empty() && (stopping || self.suspending.is_some()) {
+                    return self.rest(self.clock.now()).await;
+                }
+                if self.clock.now() >= until {
+                    self.record_long_steps().await?;
+                    break;
+                }
+                if self.flights.is_empty() {
+                    return self.rest(until).await;
+                }
+                tokio::select! {
+                    Some(landed) = self.flights.next() => self.land(landed, &mut replies),
+                    () = tokio::time::sleep(until.since(self.clock.now())) => {}
+                    () = self.context.stopping.cancelled(), if !stopping => {}
+                    else => {}
+                }
+            }
         }
     }
 
     /// One step, beside the threads that serve everybody, and as long as the job may compute.
-    async fn step(
-        &self,
-        workflow: &Workflow,
-        state: &mut State,
-        reply: Option<Reply>,
-        now: Timestamp,
-    ) -> Outcome {
+    async fn step(&mut self, replies: Vec<Reply>) -> Outcome {
         let limits = &self.context.limits;
-        if now >= self.job.deadline_at {
+        if self.clock.now() >= self.job.deadline_at {
             return Outcome::Faulted(WorkflowError::timeout("the job's deadline is over"));
         }
-        if state.evaluated > limits.evaluation_per_job {
+        if self.state.evaluated > limits.evaluation_per_job {
             let most = limits.evaluation_per_job.as_secs();
             let detail = format!("A job may compute for {most} seconds in all.");
             return Outcome::Faulted(WorkflowError::runtime(detail));
         }
         let _turn = self.context.stepping.acquire().await;
         let began = Instant::now();
+        let (now, checkpoint) = (self.clock.now(), &mut self.state.checkpoint);
         let outcome = tokio::task::block_in_place(|| {
-            step(workflow, limits, &mut state.checkpoint, reply, now)
+            step(&self.workflow, limits, checkpoint, replies, now, &mut fastrand::f64)
         });
-        state.evaluated += began.elapsed();
+        self.state.evaluated += began.elapsed();
         outcome
     }
 
-    /// Sends the call the workflow wants, if there is a token for it.
-    async fn perform(
-        &self,
-        workflow: &Workflow,
-        state: &mut State,
-        call: &Call,
-    ) -> Result<Performed, StoreError> {
-        let Some(api) = self.context.downstream_apis.get(&call.api) else {
-            return Ok(self.wait_for_operator(&format!("`{}` is not configured", call.api)));
-        };
-        let attempts = state.call.attempts;
-        if state.call.was_interrupted() {
-            let outcome = (CallOutcome::Interrupted, None);
-            state.sent.push(self.sent_call(call, api, attempts, Instant::now(), outcome));
-            if !downstream::may_be_repeated(call, api) {
-                return Ok(Performed::Replied(Err(WorkflowError::outcome_unknown())));
+    /// Lets go of what the workflow no longer wants.
+    fn turn_to(&mut self, calls: &[Call]) {
+        self.sent.extend(self.flights.abort_others(calls));
+        if !calls.is_empty() {
+            self.state.keep(calls);
+        }
+        let wanted =
+            |suspending: &mut Suspending| calls.iter().any(|call| call.id == suspending.call);
+        self.suspending.take_if(|suspending| !wanted(suspending));
+    }
+
+    fn may_begin(&self) -> bool {
+        self.suspending.is_none() && !self.context.stopping.is_cancelled()
+    }
+
+    /// Begins with every call whose time it is.
+    fn begin(&mut self, calls: &[Call], replies: &mut Vec<Reply>) {
+        let now = self.clock.now();
+        for call in calls {
+            let state = self.state.call(call);
+            if self.flights.contains(call) || state.not_before.is_some_and(|time| now < time) {
+                continue;
             }
-        }
-        if self.context.stopping.is_cancelled() {
-            return Ok(Performed::Postponed(Next::Wait { due_at: self.now() }));
-        }
-        let token = match self.acquire_token(api, None).await {
-            Ok(token) => token,
-            Err(error) => return Ok(self.without_token(state, call, api, error)),
-        };
-        state.call.begin();
-        self.record(workflow, state, Next::Continue).await?;
-        let mut sent = self.send(state, call, api, &token).await;
-        if let Some(Sent::Unauthorized(_, claims)) = sent {
-            // Refused before it was processed: once more with another token, whatever the method.
-            match self.acquire_token(api, Some(Rejected { access_token: token, claims })).await {
-                Ok(token) => sent = self.send(state, call, api, &token).await,
-                Err(error) => {
-                    state.call.undo();
-                    return Ok(self.without_token(state, call, api, error));
+            let Some(api) = self.context.downstream_apis.get(&call.api) else {
+                let why = format!("`{}` is not configured", call.api);
+                state.not_before = Some(pause_for_operator(now, &why));
+                continue;
+            };
+            let attempt = state.attempts;
+            if state.was_interrupted() {
+                let outcome = (CallOutcome::Interrupted, None);
+                self.sent.push(sent_call(call, api, attempt, self.clock, Instant::now(), outcome));
+                if !downstream::may_be_repeated(call, api) {
+                    let result = Err(WorkflowError::outcome_unknown());
+                    replies.push(Reply { call: call.id, result });
+                    continue;
                 }
             }
+            self.flights.begin(call.clone(), api);
         }
-        Ok(match sent {
-            None => Performed::Postponed(Next::Fault(
-                WorkflowError::timeout("the job's deadline was over before the API answered")
-                    .into(),
-            )),
-            Some(Sent::Final(response) | Sent::Unauthorized(response, _)) => {
-                Performed::Replied(Ok(response))
+    }
+
+    /// When to look again, if nothing lands: the workflow's own time, or that of a call.
+    fn until(&mut self, calls: &[Call], wake: Option<Timestamp>) -> Timestamp {
+        let mut until = wake.map_or(self.job.deadline_at, |wake| wake.min(self.job.deadline_at));
+        if self.may_begin() {
+            for call in calls.iter().filter(|call| !self.flights.contains(call)) {
+                until = until.min(self.state.call(call).not_before.unwrap_or(until));
             }
-            Some(Sent::Unusable(_, error) | Sent::Refused(error)) => Performed::Replied(Err(error)),
-            Some(Sent::Transient(transient)) => self.try_again(state, call, api, transient),
-        })
-    }
-
-    async fn acquire_token(
-        &self,
-        api: &DownstreamApi,
-        rejected: Option<Rejected>,
-    ) -> Result<AccessToken, AcquireError> {
-        // A document that names an API was given a session at submission.
-        let session_id = self.job.session_id.ok_or(AcquireError::Permanent)?;
-        let owner = &self.job.lease.owner;
-        self.context.sessions.acquire_token(session_id, owner, api, rejected).await
-    }
-
-    /// None if the deadline came first.
-    async fn send(
-        &self,
-        state: &mut State,
-        call: &Call,
-        api: &DownstreamApi,
-        token: &AccessToken,
-    ) -> Option<Sent> {
-        let key = format!("{}.{}", self.job.lease.job_id, call.id);
-        let traceparent = child_traceparent(Some(&self.job.traceparent));
-        let now = self.now();
-        let sending =
-            downstream::send(&self.context.http, api, call, token, &key, &traceparent, now);
-        let began = Instant::now();
-        let sent = tokio::time::timeout(self.job.deadline_at.since(now), sending).await.ok();
-        let given_up = Some((CallOutcome::TimedOut, None));
-        if let Some(outcome) = sent.as_ref().map_or(given_up, Sent::outcome) {
-            let attempt = state.call.attempts;
-            state.sent.push(self.sent_call(call, api, attempt, began, outcome));
         }
-        sent
+        until
     }
 
-    /// What the audit says of a call that was sent at `began`, or may have been.
-    fn sent_call(
-        &self,
-        call: &Call,
-        api: &DownstreamApi,
-        attempt: u32,
-        began: Instant,
-        (outcome, status): (CallOutcome, Option<u16>),
-    ) -> SentCall {
-        let duration = began.elapsed();
-        let path = call.path.split_once('?').map_or(call.path.as_str(), |(path, _)| path);
-        SentCall {
-            task: call.task.clone(),
-            api: call.api.clone(),
-            scopes: api.scopes.clone(),
-            method: call.method.clone(),
-            path: path.to_owned(),
-            attempt,
-            at: self.now() - duration,
-            duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
-            outcome,
-            status,
+    /// Records that the calls which have a token are about to be sent, and sends them.
+    async fn send_ready(&mut self) -> Result<(), StoreError> {
+        let ready: Vec<Call> = self.flights.ready().cloned().collect();
+        if ready.is_empty() {
+            return Ok(());
+        }
+        for call in &ready {
+            self.state.call(call).begin();
+        }
+        self.record(Next::Continue).await?;
+        self.flights.send_ready(|call| self.state.attempt(call));
+        Ok(())
+    }
+
+    /// Draws the consequence of what became of a call.
+    fn land(&mut self, landed: Landed<'a>, replies: &mut Vec<Reply>) {
+        let Landed { call, api, result } = landed;
+        let verdict = match result {
+            Err(error) => self.without_token(&call, api, error),
+            Ok(Answer { sent, result }) => {
+                self.sent.extend(sent);
+                match result {
+                    Err(error) => {
+                        self.state.call(&call).undo();
+                        self.without_token(&call, api, error)
+                    }
+                    Ok(Sent::Final(response) | Sent::Unauthorized(response, _)) => {
+                        Verdict::Reply(Ok(response))
+                    }
+                    Ok(Sent::Unusable(_, error) | Sent::Refused(error)) => {
+                        Verdict::Reply(Err(error))
+                    }
+                    Ok(Sent::Transient(transient)) => self.try_again(&call, api, transient),
+                }
+            }
+        };
+        match verdict {
+            Verdict::Reply(result) => replies.push(Reply { call: call.id, result }),
+            Verdict::Postpone(until) => self.state.call(&call).not_before = Some(until),
+            Verdict::Suspend(suspension, session_version) => {
+                self.suspending = Some(Suspending { call: call.id, suspension, session_version });
+            }
         }
     }
 
     /// Postpones the call after a failure that may pass, or lets the workflow have it.
-    fn try_again(
-        &self,
-        state: &mut State,
-        call: &Call,
-        api: &DownstreamApi,
-        transient: Transient,
-    ) -> Performed {
+    fn try_again(&mut self, call: &Call, api: &DownstreamApi, transient: Transient) -> Verdict {
         if transient.maybe_processed && !downstream::may_be_repeated(call, api) {
-            return Performed::Replied(Err(WorkflowError::outcome_unknown()));
+            return Verdict::Reply(Err(WorkflowError::outcome_unknown()));
         }
+        let state = self.state.call(call);
         let (failures, most) = if transient.throttled {
-            state.call.throttle();
-            (state.call.throttles, MAX_THROTTLES)
+            state.throttle();
+            (state.throttles, MAX_THROTTLES)
         } else {
-            state.call.fail();
-            (state.call.attempts, api.retry.max_attempts)
+            state.fail();
+            (state.attempts, api.retry.max_attempts)
         };
         if failures >= most {
-            return Performed::Replied(transient.last);
+            return Verdict::Reply(transient.last);
         }
         let delay = retry_delay(api.retry.initial, api.retry.max, failures)
             .max(transient.retry_after.unwrap_or_default());
         tracing::info!(task.reference = call.task, failures, ?delay, "a call is sent again later");
-        Performed::Postponed(Next::Retry { due_at: self.now() + delay })
+        let until = self.clock.now() + delay;
+        let data = json!({ "task": call.task, "until": until.min(self.job.deadline_at) });
+        self.events.push((EventKind::CallRetried, data));
+        Verdict::Postpone(until)
     }
 
     /// Draws the consequence of having no token: none of them burns an attempt.
-    fn without_token(
-        &self,
-        state: &mut State,
-        call: &Call,
-        api: &DownstreamApi,
-        error: AcquireError,
-    ) -> Performed {
-        let permanent = || {
-            let error = WorkflowError::authentication("the identity provider issues no token");
-            Performed::Replied(Err(error))
+    fn without_token(&mut self, call: &Call, api: &DownstreamApi, error: AcquireError) -> Verdict {
+        let now = self.clock.now();
+        let failures = &mut self.state.call(call).token_failures;
+        let wait = |failures: &mut u32, at_least: Duration| {
+            *failures += 1;
+            let delay = retry_delay(TOKEN_PAUSE.0, TOKEN_PAUSE.1, *failures);
+            Verdict::Postpone(now + delay.max(at_least))
         };
         match error {
             AcquireError::Suspend { reason, claims, session_version } => {
@@ -334,79 +370,79 @@ impl Advance<'_> {
                 let tenant = &self.job.lease.owner.tenant;
                 let identity = &self.context.identity;
                 let suspension = Suspension::new(reason, claims, identity, tenant, &call.api, api);
-                Performed::Postponed(Next::Suspend { suspension, session_version })
+                Verdict::Suspend(suspension, session_version)
             }
-            AcquireError::Unavailable { after } => {
-                self.wait_for_token(state, after.unwrap_or_default())
-            }
+            AcquireError::Unavailable { after } => wait(failures, after.unwrap_or_default()),
             AcquireError::Held { after } => {
                 tracing::info!(?after, "token requests are held");
-                Performed::Postponed(Next::Wait { due_at: self.now() + after })
+                Verdict::Postpone(now + after)
             }
-            AcquireError::Doubtful { .. } if state.call.token_failures < DOUBTFUL_ANSWERS => {
-                self.wait_for_token(state, OPERATOR_PAUSE)
+            AcquireError::Doubtful { .. } if *failures < DOUBTFUL_ANSWERS => {
+                wait(failures, OPERATOR_PAUSE)
             }
             AcquireError::Operator | AcquireError::Doubtful { then: LastResort::Operator } => {
-                self.wait_for_operator(&error.to_string())
+                Verdict::Postpone(pause_for_operator(now, &error.to_string()))
             }
             AcquireError::Permanent | AcquireError::Doubtful { then: LastResort::Permanent } => {
-                permanent()
+                let detail = "the identity provider issues no token";
+                Verdict::Reply(Err(WorkflowError::authentication(detail)))
             }
             AcquireError::Store(StoreError::Undecryptable { .. }) => {
-                self.wait_for_operator(&chain(&error))
+                Verdict::Postpone(pause_for_operator(now, &chain(&error)))
             }
-            AcquireError::Store(_) => self.wait_for_token(state, Duration::ZERO),
+            AcquireError::Store(_) => wait(failures, Duration::ZERO),
         }
     }
 
-    fn wait_for_token(&self, state: &mut State, at_least: Duration) -> Performed {
-        state.call.token_failures += 1;
-        let delay = retry_delay(TOKEN_PAUSE.0, TOKEN_PAUSE.1, state.call.token_failures);
-        Performed::Postponed(Next::Wait { due_at: self.now() + delay.max(at_least) })
-    }
-
-    fn wait_for_operator(&self, why: &str) -> Performed {
-        tracing::error!("the job waits for the operator: {why}");
-        Performed::Postponed(Next::Wait { due_at: self.now() + OPERATOR_PAUSE })
-    }
-
-    /// Gives the job back unchanged: it cannot even be read.
-    async fn hold(&self, why: &str) -> Result<(), StoreError> {
-        tracing::error!("the job waits for the operator: {why}");
-        self.context.store.hold(&self.job.lease, OPERATOR_PAUSE).await
-    }
-
-    async fn record(
-        &self,
-        workflow: &Workflow,
-        state: &mut State,
-        next: Next,
-    ) -> Result<(), StoreError> {
-        let next = match next {
-            Next::Wait { due_at } => Next::Wait { due_at: due_at.min(self.job.deadline_at) },
-            Next::Retry { due_at } => Next::Retry { due_at: due_at.min(self.job.deadline_at) },
-            next => next,
+    /// Ends the lease: nothing is under way, and nothing happens before `until` or the user's return.
+    async fn rest(&mut self, until: Timestamp) -> Result<(), StoreError> {
+        let next = match self.suspending.take() {
+            Some(Suspending { suspension, session_version, .. }) => {
+                Next::Suspend { suspension, session_version }
+            }
+            None => Next::Wait { due_at: until },
         };
-        let record = Record {
-            checkpoint: state.to_bytes(),
-            progress: state.checkpoint.progress(workflow),
-            attempts: state.call.attempts,
-            throttles: state.call.throttles,
-            calls: std::mem::take(&mut state.sent),
-            next,
-        };
-        self.record_patiently(&record).await?;
-        if let Next::Wait { due_at } | Next::Retry { due_at } = record.next
-            && due_at.since(self.now()) < SHORT_WAIT
-        {
+        self.record(next).await?;
+        if until.since(self.clock.now()) < SHORT_WAIT {
             self.context.store.announce();
         }
         Ok(())
     }
 
+    /// Ends the job.
+    async fn end(&mut self, next: Next) -> Result<(), StoreError> {
+        self.sent.extend(self.flights.abort_others(&[]));
+        self.record(next).await
+    }
+
+    /// A job that only computes is recorded now and then, so that whoever goes on with it does not
+    /// begin anew.
+    async fn record_long_steps(&mut self) -> Result<(), StoreError> {
+        if self.recorded.elapsed() < RECORD_LONG_STEPS {
+            return Ok(());
+        }
+        self.record(Next::Continue).await
+    }
+
+    async fn record(&mut self, next: Next) -> Result<(), StoreError> {
+        let (attempts, throttles) = self.state.tries();
+        let record = Record {
+            checkpoint: self.state.to_bytes(),
+            progress: self.state.checkpoint.progress(&self.workflow),
+            attempts,
+            throttles,
+            calls: mem::take(&mut self.sent),
+            events: mem::take(&mut self.events),
+            next,
+        };
+        self.record_patiently(&record).await?;
+        self.recorded = Instant::now();
+        Ok(())
+    }
+
     /// What a call came to is not thrown away because the database is being restarted. Recording
     /// again is safe: the lease fences it.
-    async fn record_patiently(&self, record: &Record) -> Result<(), StoreError> {
+    async fn record_patiently(&mut self, record: &Record) -> Result<(), StoreError> {
         let began = Instant::now();
         let mut failures = 0;
         loop {
@@ -421,4 +457,9 @@ impl Advance<'_> {
             }
         }
     }
+}
+
+fn pause_for_operator(now: Timestamp, why: &str) -> Timestamp {
+    tracing::error!("the job waits for the operator: {why}");
+    now + OPERATOR_PAUSE
 }

@@ -2,13 +2,15 @@
 //!
 //! `advance_job` is the heart: what happens to one job between claim and record. Around it:
 //! `claims` (the stream of claimed jobs), `leases` (kept while they run), `runner` (apalis runs
-//! them), `downstream` (one call), `health` (answers of a worker process), `webhooks`
+//! them), `flights` (the calls of one job that are under way), `downstream` (one call), `state`
+//! (what is kept of a job between two claims), `health` (answers of a worker process), `webhooks`
 //! (tells those who asked).
 
 mod advance_job;
 mod challenge;
 mod claims;
 mod downstream;
+mod flights;
 mod health;
 mod leases;
 mod retry_delay;

@@ -1,37 +1,36 @@
 //! What a worker keeps of a job between two claims, encrypted in its row.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use errand_shared::{
-    jobs::SentCall,
     storage::ClaimedJob,
+    time::Timestamp,
     workflow::{CHECKPOINT_FORMAT, Call, Checkpoint},
 };
 use serde::{Deserialize, Serialize};
 
-/// The workflow's checkpoint, and how far its current call is.
+/// The workflow's checkpoint, and how far the calls are that it wants.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct State {
     format: u32,
     pub(crate) checkpoint: Checkpoint,
-    pub(crate) call: CallState,
+    /// By the id of the call.
+    calls: BTreeMap<u64, CallState>,
     /// How long the job's steps took so far, in all.
     pub(crate) evaluated: Duration,
-    /// Sent since the last record.
-    #[serde(skip)]
-    pub(crate) sent: Vec<SentCall>,
 }
 
 /// How far a call is.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct CallState {
-    id: u64,
     /// Tries, the first included.
     pub(crate) attempts: u32,
     /// How often the API asked for patience.
     pub(crate) throttles: u32,
     /// How often in a row there was no token for it.
     pub(crate) token_failures: u32,
+    /// Not sent before this.
+    pub(crate) not_before: Option<Timestamp>,
     /// It was about to be sent when this was written: whoever reads this later cannot know whether
     /// it was.
     sent: bool,
@@ -60,9 +59,8 @@ impl State {
             return Ok(Self {
                 format: CHECKPOINT_FORMAT,
                 checkpoint: Checkpoint::start(id, job.input.clone(), job.claimed_at),
-                call: CallState::default(),
+                calls: BTreeMap::new(),
                 evaluated: Duration::ZERO,
-                sent: Vec::new(),
             });
         };
         let Format { format } = serde_json::from_slice(written)?;
@@ -76,11 +74,25 @@ impl State {
         serde_json::to_vec(self).expect("a checkpoint has string keys only")
     }
 
-    /// Makes `call` the current one.
-    pub(crate) fn turn_to(&mut self, call: &Call) {
-        if self.call.id != call.id {
-            self.call = CallState { id: call.id, ..CallState::default() };
-        }
+    /// Forgets the calls that are not among `wanted`.
+    pub(crate) fn keep(&mut self, wanted: &[Call]) {
+        self.calls.retain(|id, _| wanted.iter().any(|call| call.id == *id));
+    }
+
+    pub(crate) fn call(&mut self, call: &Call) -> &mut CallState {
+        self.calls.entry(call.id).or_default()
+    }
+
+    /// Which try of the call is under way.
+    pub(crate) fn attempt(&self, call: &Call) -> u32 {
+        self.calls.get(&call.id).map_or(1, |call| call.attempts)
+    }
+
+    /// The most tries, and the most throttles, of any call.
+    pub(crate) fn tries(&self) -> (u32, u32) {
+        let most = |count: fn(&CallState) -> u32| self.calls.values().map(count).max();
+        let attempts = most(|call| call.attempts).unwrap_or_default();
+        (attempts, most(|call| call.throttles).unwrap_or_default())
     }
 }
 
@@ -98,6 +110,7 @@ impl CallState {
     pub(crate) fn begin(&mut self) {
         self.attempts += 1;
         self.token_failures = 0;
+        self.not_before = None;
         self.sent = true;
     }
 

@@ -43,6 +43,8 @@ pub enum CallOutcome {
     TimedOut,
     /// The connection was lost before the answer.
     ConnectionLost,
+    /// Its workflow no longer wanted it: a timeout, another branch that was faster.
+    Aborted,
     /// The worker went away; nobody knows whether it was sent.
     Interrupted,
 }

@@ -14,6 +14,14 @@ pub enum EventKind {
     Submitted,
     /// A worker has it for the first time.
     Started,
+    /// `task` began.
+    TaskStarted,
+    /// `task` is done.
+    TaskCompleted,
+    /// `task` failed with an error of some `status`.
+    TaskFaulted,
+    /// `task` failed, and its document tries again, not before `until`.
+    TaskRetried,
     /// Nothing happens before `until`.
     Waiting,
     /// A call of `task` failed and is sent again, not before `until`.
@@ -44,6 +52,10 @@ impl EventKind {
         match self {
             Self::Submitted => "submitted",
             Self::Started => "started",
+            Self::TaskStarted => "task_started",
+            Self::TaskCompleted => "task_completed",
+            Self::TaskFaulted => "task_faulted",
+            Self::TaskRetried => "task_retried",
             Self::Waiting => "waiting",
             Self::CallRetried => "call_retried",
             Self::Suspended => "suspended",

@@ -208,6 +208,7 @@ fn record(next: Next) -> Record {
         attempts: 1,
         throttles: 0,
         calls: Vec::new(),
+        events: Vec::new(),
         next,
     }
 }

@@ -114,6 +114,8 @@ pub struct Record {
     pub throttles: u32,
     /// What was sent since the record before.
     pub calls: Vec<SentCall>,
+    /// What the owner is told of the time since then, in order; `next` tells of itself.
+    pub events: Vec<(EventKind, Value)>,
     /// What happens next.
     pub next: Next,
 }
@@ -125,11 +127,6 @@ pub enum Next {
     Continue,
     /// Nothing before `due_at`; the lease ends.
     Wait {
-        /// By the database's clock.
-        due_at: Timestamp,
-    },
-    /// As [`Next::Wait`]: then a call that failed is sent again.
-    Retry {
         /// By the database's clock.
         due_at: Timestamp,
     },
@@ -154,7 +151,7 @@ impl Next {
     pub(super) fn status(&self) -> JobStatus {
         match self {
             Self::Continue => JobStatus::Running,
-            Self::Wait { .. } | Self::Retry { .. } => JobStatus::Waiting,
+            Self::Wait { .. } => JobStatus::Waiting,
             Self::Suspend { .. } => JobStatus::Suspended,
             Self::Complete(_) => JobStatus::Completed,
             Self::Fault(_) => JobStatus::Faulted,
@@ -163,22 +160,31 @@ impl Next {
 }
 
 impl Record {
-    /// What its owner is told of it; `status` is what the job's status became.
-    pub(super) fn event(&self, status: JobStatus) -> Option<(EventKind, Value)> {
-        let task = self.progress.tasks.first();
+    /// What its owner is told, in order; `status` is what the job's status became.
+    pub(super) fn told(&self, status: JobStatus) -> impl Iterator<Item = (EventKind, Value)> {
+        self.events.iter().cloned().chain(self.told_of_next(status))
+    }
+
+    fn told_of_next(&self, status: JobStatus) -> Option<(EventKind, Value)> {
+        let tasks = &self.progress.tasks;
         Some(match &self.next {
             Next::Continue => return None,
-            Next::Wait { due_at } => (EventKind::Waiting, json!({ "task": task, "until": due_at })),
-            Next::Retry { due_at } => {
-                (EventKind::CallRetried, json!({ "task": task, "until": due_at }))
+            // Whoever was told of the repetition knows.
+            Next::Wait { .. }
+                if matches!(self.events.last(), Some((EventKind::CallRetried, _))) =>
+            {
+                return None;
+            }
+            Next::Wait { due_at } => {
+                (EventKind::Waiting, json!({ "task": tasks.first(), "until": due_at }))
             }
             Next::Suspend { suspension, .. } if status == JobStatus::Suspended => {
                 let Suspension { reason, api, scopes, .. } = suspension;
                 let missing = json!({ "reason": reason, "api": api, "scopes": scopes });
-                (EventKind::Suspended, json!({ "task": task, "suspension": missing }))
+                (EventKind::Suspended, json!({ "task": tasks.first(), "suspension": missing }))
             }
             // The user has acted already.
-            Next::Suspend { .. } => (EventKind::Waiting, json!({ "task": task })),
+            Next::Suspend { .. } => (EventKind::Waiting, json!({ "task": tasks.first() })),
             Next::Complete(_) => (EventKind::Completed, json!({})),
             // The document chose the rest of the error, which may be the user's data.
             Next::Fault(error) => {

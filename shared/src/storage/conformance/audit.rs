@@ -1,7 +1,7 @@
 //! What is told of a job.
 
 use super::*;
-use crate::jobs::{CallOutcome, EventPosition, JobEvent, SentCall};
+use crate::jobs::{CallOutcome, EventKind, EventPosition, JobEvent, SentCall};
 
 impl TestStore {
     async fn told(&self, id: Uuid) -> Vec<JobEvent> {
@@ -20,21 +20,27 @@ pub(super) async fn a_job_tells_its_story_to_its_owner_only(store: TestStore) {
     let due_at = claimed.claimed_at;
     store.record(&claimed.lease, &record(Next::Wait { due_at })).await.unwrap();
     let claimed = store.claim_one().await;
-    store.record(&claimed.lease, &record(Next::Retry { due_at })).await.unwrap();
+    let of_task = |kind: EventKind| (kind, json!({ "task": "/do/1/pause" }));
+    let events = [EventKind::TaskStarted, EventKind::CallRetried].map(of_task).to_vec();
+    let retry = Record { events, ..record(Next::Wait { due_at }) };
+    store.record(&claimed.lease, &retry).await.unwrap();
     let claimed = store.claim_one().await;
     let fault = record(Next::Fault(json!({"status": 500, "title": "canary-3f1c"})));
     store.record(&claimed.lease, &fault).await.unwrap();
 
     let told = store.told(id).await;
     let kinds: Vec<&str> = told.iter().map(|event| event.kind.as_str()).collect();
-    assert_eq!(kinds, ["submitted", "started", "waiting", "call_retried", "faulted"]);
+    assert_eq!(
+        kinds,
+        ["submitted", "started", "waiting", "task_started", "call_retried", "faulted"]
+    );
     assert_eq!(told[2].data["task"], "/do/1/pause");
     assert_eq!(told[2].data["until"], due_at.to_string());
-    assert_eq!(json!(told[4].data), json!({"error": {"status": 500}}));
-    assert!(told[4].is_final());
+    assert_eq!(json!(told[5].data), json!({"error": {"status": 500}}));
+    assert!(told[5].is_final());
     let job = store.get(id, &alice()).await;
     assert_eq!(told[0].at, job.created_at);
-    assert_eq!((job.finished_at, job.updated_at), (Some(told[4].at), told[4].at));
+    assert_eq!((job.finished_at, job.updated_at), (Some(told[5].at), told[5].at));
 
     let rest = store.events(id, &alice(), told[2].position).await.unwrap();
     assert_eq!(rest, told[3..]);

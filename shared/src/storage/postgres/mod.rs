@@ -43,25 +43,30 @@ macro_rules! told_at {
         now!()
     };
 }
-/// Changes the job `$1` under the lease `$2`, with the event `$12` and its data `$13`, the
-/// webhook that was asked for, and the calls `$14`, unless they are null, in one round trip: what
-/// the fence keeps from changing tells nobody of a change.
+/// Changes the job `$1` under the lease `$2`, with its `$12` events `$13`, the webhooks that were
+/// asked for, and the calls `$14` or null, in one round trip: what the fence keeps from changing
+/// tells nobody of a change. Each event has a revision of its own, the last one the job's.
 macro_rules! recorded {
     ($set:expr) => {
         concat!(
             "with changed as (
                 update jobs set ",
             $set,
-            ", revision = revision + 1, updated_at = now()
+            ", revision = revision + $12::bigint, updated_at = now()
                 where id = $1 and lease_id = $2 and status = 'running'
                 returning id, revision, updated_at, callback_events),
+             event as (
+                select id, revision - $12::bigint + 1 + ordinal as sequence, updated_at, kind, data,
+                       callback_events
+                from changed, json_to_recordset($13::json) as event (
+                    ordinal integer, kind text, data text)),
              told as (
                 insert into job_events (job_id, sequence, at, kind, data)
-                select id, revision, updated_at, $12, $13 from changed where $12::text is not null),
+                select id, sequence, updated_at, kind, data from event),
              asked as (
                 insert into webhook_deliveries (job_id, sequence, due_at)
-                select id, revision, updated_at from changed
-                where callback_events like '%' || $12::text || '%'),
+                select id, sequence, updated_at from event
+                where callback_events like '%' || kind || '%'),
              called as (
                 insert into job_calls (job_id, sequence, ordinal, at, duration_ms, task, api,
                                        scopes, method, path, attempt, outcome, status)

@@ -43,9 +43,9 @@ macro_rules! told_at {
         "updated_at"
     };
 }
-/// Changes the job `$1` under the lease `$2`, after the event `$12` with its data `$13`, the
-/// webhook that was asked for, and the calls `$14`, unless they are null: several statements with
-/// one fence, for a transaction.
+/// Changes the job `$1` under the lease `$2`, after its `$12` events `$13`, the webhooks that were
+/// asked for, and the calls `$14` or null: several statements with one fence, for a transaction.
+/// Each event has a revision of its own, the last one the job's.
 macro_rules! recorded {
     ($set:expr) => {
         concat!(
@@ -53,19 +53,19 @@ macro_rules! recorded {
             now!(),
             " where id = $1 and lease_id = $2 and status = 'running';
              insert into job_events (job_id, sequence, at, kind, data)
-             select id, revision + 1, ",
+             select jobs.id, revision + 1 + (value ->> 'ordinal'), ",
             told_at!(),
-            ", $12, $13 from jobs
-             where id = $1 and lease_id = $2 and status = 'running' and $12 is not null;
+            ", value ->> 'kind', value ->> 'data' from jobs, json_each($13)
+             where jobs.id = $1 and lease_id = $2 and status = 'running';
              insert into webhook_deliveries (job_id, sequence, due_at)
-             select id, revision + 1, ",
+             select jobs.id, revision + 1 + (value ->> 'ordinal'), ",
             told_at!(),
-            " from jobs
-             where id = $1 and lease_id = $2 and status = 'running'
-               and callback_events like '%' || $12 || '%';
+            " from jobs, json_each($13)
+             where jobs.id = $1 and lease_id = $2 and status = 'running'
+               and callback_events like '%' || (value ->> 'kind') || '%';
              insert into job_calls (job_id, sequence, ordinal, at, duration_ms, task, api, scopes,
                                     method, path, attempt, outcome, status)
-             select jobs.id, revision + 1, value ->> 'ordinal', value ->> 'at',
+             select jobs.id, revision + $12, value ->> 'ordinal', value ->> 'at',
                     value ->> 'duration_ms', value ->> 'task', value ->> 'api',
                     value ->> 'scopes', value ->> 'method', unhex(value ->> 'path'),
                     value ->> 'attempt', value ->> 'outcome', value ->> 'status'
@@ -73,7 +73,7 @@ macro_rules! recorded {
              where jobs.id = $1 and lease_id = $2 and status = 'running';
              update jobs set ",
             $set,
-            ", revision = revision + 1
+            ", revision = revision + $12
              where id = $1 and lease_id = $2 and status = 'running'"
         )
     };

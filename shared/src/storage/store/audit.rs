@@ -192,6 +192,21 @@ impl Database {
     }
 }
 
+/// The events of a record, as a database makes rows of them: how many, and a JSON array. None if there
+/// are none.
+pub(super) fn events_json(
+    events: impl Iterator<Item = (EventKind, Value)>,
+) -> Option<(i64, String)> {
+    let rows: Vec<Value> = events
+        .enumerate()
+        .map(|(ordinal, (kind, data))| {
+            json!({ "ordinal": ordinal, "kind": kind.as_str(), "data": to_json(&data) })
+        })
+        .collect();
+    let count = i64::try_from(rows.len()).ok().filter(|count| *count > 0)?;
+    Some((count, to_json(&rows)))
+}
+
 pub(super) fn path_place(row: Uuid, principal: &Principal) -> Place<'_> {
     Place { table: "job_calls", column: "path", row, parts: [""; 2], principal }
 }

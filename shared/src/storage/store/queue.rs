@@ -7,7 +7,9 @@ use uuid::Uuid;
 
 use super::{
     super::{Db, begin, claim_due, execute_all, ids},
-    Database, job_place, micros, read_ids, to_json,
+    Database,
+    audit::events_json,
+    job_place, micros, read_ids, to_json,
 };
 use crate::{
     identity::Principal,
@@ -208,7 +210,7 @@ impl Database {
         let (mut due_at, mut output, mut error, mut suspension) = (None, None, None, None);
         match &record.next {
             Next::Continue => {}
-            Next::Wait { due_at: at } | Next::Retry { due_at: at } => due_at = Some(*at),
+            Next::Wait { due_at: at } => due_at = Some(*at),
             Next::Suspend { suspension: missing, .. } => {
                 suspension = (status == JobStatus::Suspended)
                     .then(|| self.seal_json(place("suspension"), missing));
@@ -216,9 +218,9 @@ impl Database {
             Next::Complete(value) => output = Some(self.seal_json(place("output"), value)),
             Next::Fault(value) => error = Some(self.seal_json(place("error"), value)),
         }
-        let event = record.event(status);
+        let events = events_json(record.told(status));
         let calls = self.calls_json(lease, &record.calls);
-        let tells = event.is_some() || calls.is_some();
+        let tells = events.is_some() || calls.is_some();
         let query = sqlx::query(if tells { RECORD_AND_TELL } else { RECORD })
             .bind(lease.job_id)
             .bind(lease.lease_id)
@@ -234,10 +236,8 @@ impl Database {
         if !tells {
             return query;
         }
-        query
-            .bind(event.as_ref().map(|(kind, _)| kind.as_str()))
-            .bind(event.map(|(_, data)| to_json(&data)))
-            .bind(calls)
+        let (count, events) = events.unwrap_or((1, String::from("[]")));
+        query.bind(count).bind(events).bind(calls)
     }
 
     fn read_claimed(

@@ -29,12 +29,13 @@ const STEP_BYTES: usize = WORK_BYTES / 16;
 /// What a job wants.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
-    /// Send this and step again with the [`Reply`].
-    Call(Call),
-    /// Step again at this time; with `now` itself, soon: the step was only long.
-    Wait {
-        /// When.
-        until: Timestamp,
+    /// Have these calls made; step again with a [`Reply`] to any of them, or at `wake`.
+    Pending {
+        /// All calls that are wanted now, in document order. Whatever else is on its way is not
+        /// wanted any more.
+        calls: Vec<Call>,
+        /// When to step again even without a reply; `now` itself: the step was only long.
+        wake: Option<Timestamp>,
     },
     /// It is done; this is its output.
     Completed(Value),
@@ -44,24 +45,27 @@ pub enum Outcome {
 
 /// Moves a job on until it wants something.
 ///
-/// Write `checkpoint` before acting on the outcome: a call's id is fixed in it. A `reply` to another
-/// call than the wanted one is ignored.
+/// Write `checkpoint` before acting on the outcome: the ids of its calls are fixed in it. A reply to
+/// a call that is not wanted is ignored. `random` gives numbers from 0 to 1, for jitter.
 pub fn step(
     workflow: &Workflow,
     limits: &Limits,
     checkpoint: &mut Checkpoint,
-    reply: Option<Reply>,
+    replies: Vec<Reply>,
     now: Timestamp,
+    _random: &mut dyn FnMut() -> f64,
 ) -> Outcome {
     if checkpoint.end.is_none() {
         let mut root = checkpoint.root.take();
-        let mut job = Job { workflow, limits, checkpoint, reply, now, started: 0, work: 0 };
+        let mut job = Job { workflow, limits, checkpoint, replies, now, started: 0, work: 0 };
         let progress = job.run(&mut root);
         checkpoint.root = root;
         checkpoint.end = match progress.and_then(|wanted| wanted.within(checkpoint, limits)) {
             Ok(Wanted::Nothing(output)) => Some(End::Completed(Json(output))),
-            Ok(Wanted::Call(call)) => return Outcome::Call(call),
-            Ok(Wanted::Time(until)) => return Outcome::Wait { until },
+            Ok(Wanted::Call(call)) => return Outcome::Pending { calls: vec![call], wake: None },
+            Ok(Wanted::Time(until)) => {
+                return Outcome::Pending { calls: Vec::new(), wake: Some(until) };
+            }
             // What is not raised by a task is raised by the workflow, whose pointer is empty.
             Err(error) => Some(End::Faulted(error.raised_by("", &workflow.dsl))),
         };
@@ -69,7 +73,7 @@ pub fn step(
     match &checkpoint.end {
         Some(End::Faulted(error)) => Outcome::Faulted(error.clone()),
         Some(End::Completed(output)) => Outcome::Completed(output.0.clone()),
-        None => Outcome::Wait { until: now },
+        None => Outcome::Pending { calls: Vec::new(), wake: Some(now) },
     }
 }
 
@@ -123,7 +127,7 @@ struct Job<'a> {
     workflow: &'a Workflow,
     limits: &'a Limits,
     checkpoint: &'a mut Checkpoint,
-    reply: Option<Reply>,
+    replies: Vec<Reply>,
     now: Timestamp,
     /// Tasks started in this step.
     started: usize,
@@ -296,7 +300,8 @@ impl Job<'_> {
                 input.clone()
             }
             (Activity::Call(call), ActivityState::Call(request)) => {
-                match self.reply.take_if(|reply| reply.call == request.id) {
+                let reply = self.replies.iter().position(|reply| reply.call == request.id);
+                match reply.map(|index| self.replies.swap_remove(index)) {
                     None => return Ok(Flow::Blocked(Wanted::Call(request.clone()))),
                     Some(reply) => {
                         checked(call::output(call, request, &reply.result?, self.workflow)?)?

@@ -1,0 +1,245 @@
+//! The calls of one job that are under way: each first gets its token, then waits for the record that
+//! says it is about to be sent, then is sent.
+//!
+//! Dropping a flight aborts it. A refresh that it caused goes on by itself.
+
+use std::{
+    future::poll_fn,
+    task::{self, Poll},
+};
+
+use errand_shared::{
+    config::DownstreamApi,
+    identity::AccessToken,
+    jobs::{CallOutcome, SentCall},
+    sessions::{AcquireError, Rejected},
+    storage::ClaimedJob,
+    telemetry::child_traceparent,
+    workflow::Call,
+};
+use futures::{FutureExt, future::BoxFuture};
+use tokio::time::Instant;
+
+use crate::{
+    Context,
+    advance_job::JobClock,
+    downstream::{self, Sent},
+};
+
+/// All flights of one job.
+pub(crate) struct Flights<'a> {
+    job: Job<'a>,
+    flights: Vec<Flight<'a>>,
+}
+
+/// Whose calls they are.
+#[derive(Clone, Copy)]
+struct Job<'a> {
+    context: &'a Context,
+    claimed: &'a ClaimedJob,
+    clock: JobClock,
+}
+
+struct Flight<'a> {
+    call: Call,
+    api: &'a DownstreamApi,
+    stage: Stage<'a>,
+}
+
+enum Stage<'a> {
+    Acquiring(BoxFuture<'a, Result<AccessToken, AcquireError>>),
+    /// Has its token and may be sent once that is recorded.
+    Ready(AccessToken),
+    Sending {
+        began: Instant,
+        attempt: u32,
+        answer: BoxFuture<'a, Answer>,
+    },
+}
+
+/// What became of a flight.
+pub(crate) struct Landed<'a> {
+    pub(crate) call: Call,
+    pub(crate) api: &'a DownstreamApi,
+    pub(crate) result: Result<Answer, AcquireError>,
+}
+
+/// What a call that was sent came to.
+pub(crate) struct Answer {
+    /// For the audit: two, if a 401 was answered with another token.
+    pub(crate) sent: Vec<SentCall>,
+    /// An error if there is no other token after a 401.
+    pub(crate) result: Result<Sent, AcquireError>,
+}
+
+impl<'a> Flights<'a> {
+    pub(crate) fn new(context: &'a Context, claimed: &'a ClaimedJob, clock: JobClock) -> Self {
+        Self { job: Job { context, claimed, clock }, flights: Vec::new() }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.flights.is_empty()
+    }
+
+    pub(crate) fn contains(&self, call: &Call) -> bool {
+        self.flights.iter().any(|flight| flight.call.id == call.id)
+    }
+
+    /// Aborts what is not among `wanted`; returns what of it was under way.
+    pub(crate) fn abort_others(&mut self, wanted: &[Call]) -> Vec<SentCall> {
+        let unwanted = self
+            .flights
+            .extract_if(.., |flight| !wanted.iter().any(|call| call.id == flight.call.id));
+        let aborted = unwanted.filter_map(|Flight { call, api, stage }| match stage {
+            Stage::Sending { began, attempt, .. } => {
+                let outcome = (CallOutcome::Aborted, None);
+                Some(sent_call(&call, api, attempt, self.job.clock, began, outcome))
+            }
+            Stage::Acquiring(_) | Stage::Ready(_) => None,
+        });
+        aborted.collect()
+    }
+
+    /// Begins with the token for `call`.
+    pub(crate) fn begin(&mut self, call: Call, api: &'a DownstreamApi) {
+        let stage = Stage::Acquiring(self.job.acquire_token(api, None).boxed());
+        self.flights.push(Flight { call, api, stage });
+    }
+
+    /// The calls that have a token and wait to be sent.
+    pub(crate) fn ready(&self) -> impl Iterator<Item = &Call> {
+        let ready = |flight: &&Flight| matches!(flight.stage, Stage::Ready(_));
+        self.flights.iter().filter(ready).map(|flight| &flight.call)
+    }
+
+    /// Sends them; `attempt` says which try of a call it is.
+    pub(crate) fn send_ready(&mut self, attempt: impl Fn(&Call) -> u32) {
+        for Flight { call, api, stage } in &mut self.flights {
+            if let Stage::Ready(token) = stage {
+                let attempt = attempt(call);
+                let answer = self.job.send(call.clone(), api, token.clone(), attempt).boxed();
+                *stage = Stage::Sending { began: Instant::now(), attempt, answer };
+            }
+        }
+    }
+
+    /// Returns when one has landed, or is ready to be sent (none).
+    ///
+    /// Never if there is none. May be dropped and called again.
+    pub(crate) async fn next(&mut self) -> Option<Landed<'a>> {
+        poll_fn(|context| self.poll(context)).await
+    }
+
+    /// The same, of those that have landed by now.
+    pub(crate) fn next_now(&mut self) -> Option<Landed<'a>> {
+        loop {
+            match self.next().now_or_never() {
+                Some(None) => {}
+                Some(landed) => return landed,
+                None => return None,
+            }
+        }
+    }
+
+    fn poll(&mut self, context: &mut task::Context<'_>) -> Poll<Option<Landed<'a>>> {
+        for at in 0..self.flights.len() {
+            let flight = &mut self.flights[at];
+            let result = match &mut flight.stage {
+                Stage::Ready(_) => continue,
+                Stage::Acquiring(token) => match token.poll_unpin(context) {
+                    Poll::Pending => continue,
+                    Poll::Ready(Ok(token)) => {
+                        flight.stage = Stage::Ready(token);
+                        return Poll::Ready(None);
+                    }
+                    Poll::Ready(Err(error)) => Err(error),
+                },
+                Stage::Sending { answer, .. } => match answer.poll_unpin(context) {
+                    Poll::Pending => continue,
+                    Poll::Ready(answer) => Ok(answer),
+                },
+            };
+            let Flight { call, api, .. } = self.flights.remove(at);
+            return Poll::Ready(Some(Landed { call, api, result }));
+        }
+        Poll::Pending
+    }
+}
+
+impl<'a> Job<'a> {
+    async fn acquire_token(
+        self,
+        api: &'a DownstreamApi,
+        rejected: Option<Rejected>,
+    ) -> Result<AccessToken, AcquireError> {
+        // A document that names an API was given a session at submission.
+        let session_id = self.claimed.session_id.ok_or(AcquireError::Permanent)?;
+        let owner = &self.claimed.lease.owner;
+        self.context.sessions.acquire_token(session_id, owner, api, rejected).await
+    }
+
+    async fn send(
+        self,
+        call: Call,
+        api: &'a DownstreamApi,
+        token: AccessToken,
+        attempt: u32,
+    ) -> Answer {
+        let mut sent = Vec::new();
+        let mut result = self.send_once(&call, api, &token, attempt, &mut sent).await;
+        if let Sent::Unauthorized(_, claims) = result {
+            // Refused before it was processed: once more with another token, whatever the method.
+            match self.acquire_token(api, Some(Rejected { access_token: token, claims })).await {
+                Ok(token) => {
+                    result = self.send_once(&call, api, &token, attempt, &mut sent).await;
+                }
+                Err(error) => return Answer { sent, result: Err(error) },
+            }
+        }
+        Answer { sent, result: Ok(result) }
+    }
+
+    async fn send_once(
+        self,
+        call: &Call,
+        api: &DownstreamApi,
+        token: &AccessToken,
+        attempt: u32,
+        sent: &mut Vec<SentCall>,
+    ) -> Sent {
+        let key = format!("{}.{}", self.claimed.lease.job_id, call.id);
+        let traceparent = child_traceparent(Some(&self.claimed.traceparent));
+        let (http, now) = (&self.context.http, self.clock.now());
+        let began = Instant::now();
+        let result = downstream::send(http, api, call, token, &key, &traceparent, now).await;
+        if let Some(outcome) = result.outcome() {
+            sent.push(sent_call(call, api, attempt, self.clock, began, outcome));
+        }
+        result
+    }
+}
+
+/// What the audit says of a call that was sent at `began`, or may have been.
+pub(crate) fn sent_call(
+    call: &Call,
+    api: &DownstreamApi,
+    attempt: u32,
+    clock: JobClock,
+    began: Instant,
+    (outcome, status): (CallOutcome, Option<u16>),
+) -> SentCall {
+    let duration = began.elapsed();
+    let path = call.path.split_once('?').map_or(call.path.as_str(), |(path, _)| path);
+    SentCall {
+        task: call.task.clone(),
+        api: call.api.clone(),
+        scopes: api.scopes.clone(),
+        method: call.method.clone(),
+        path: path.to_owned(),
+        attempt,
+        at: clock.now() - duration,
+        duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+        outcome,
+        status,
+    }
+}
