@@ -2,7 +2,7 @@ use async_trait::async_trait;
 use aws_lc_rs::{digest, rand};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
-use sqlx::{Row, Transaction};
+use sqlx::{Executor, Row, Transaction};
 use uuid::Uuid;
 
 use super::{
@@ -130,8 +130,11 @@ impl Submissions for Database {
                 Replay::Different | Replay::New => Submitted::KeyReused,
             });
         }
+        // Not after the commit: then the job is there, whether it can be read or not.
+        let job = self.read_own_job(&mut *transaction, submission.job.id, submission.owner).await?;
+        let job = job.ok_or(sqlx::Error::RowNotFound)?;
         transaction.commit().await?;
-        Ok(Submitted::Created)
+        Ok(Submitted::Created(Box::new(job)))
     }
 
     async fn replace_grant(&self, owner: &Principal, grant: &NewGrant) -> Result<(), StoreError> {
@@ -158,6 +161,17 @@ impl Submissions for Database {
     }
 
     async fn job(&self, id: Uuid, owner: &Principal) -> Result<Option<Job>, StoreError> {
+        self.read_own_job(&self.reader, id, owner).await
+    }
+}
+
+impl Database {
+    async fn read_own_job<'c>(
+        &self,
+        executor: impl Executor<'c, Database = Db>,
+        id: Uuid,
+        owner: &Principal,
+    ) -> Result<Option<Job>, StoreError> {
         let row = sqlx::query(
             "select jobs.status, jobs.namespace, jobs.name, jobs.version, sessions.session_key,
                     jobs.progress, jobs.due_at, jobs.attempts, jobs.tags, jobs.created_at,
@@ -169,13 +183,11 @@ impl Submissions for Database {
         .bind(id)
         .bind(&owner.tenant)
         .bind(&owner.subject)
-        .fetch_optional(&self.reader)
+        .fetch_optional(executor)
         .await?;
         row.map(|row| self.read_job(id, owner, &row)).transpose()
     }
-}
 
-impl Database {
     /// Writes tokens into the session under the grant's key, which is made if need be.
     async fn write_grant(
         &self,
@@ -234,7 +246,7 @@ impl Database {
             "select grants.api, grants.refresh_token is not null as renewable,
                     (select max(expires_at) from access_tokens
                      where access_tokens.session_id = grants.session_id
-                       and access_tokens.api = grants.api) as expires_at
+                       and access_tokens.api = grants.api and not grants.dead) as expires_at
              from grants where grants.session_id = $1 order by grants.api",
         )
         .bind(session_id)
