@@ -378,6 +378,10 @@ impl<'a> Advance<'a> {
                 Verdict::Suspend(suspension, session_version)
             }
             AcquireError::Unavailable { after } => wait(failures, after.unwrap_or_default()),
+            AcquireError::Held { after } => {
+                tracing::info!(?after, "token requests are held");
+                Verdict::Postpone(now + after)
+            }
             AcquireError::Doubtful { .. } if *failures < DOUBTFUL_ANSWERS => {
                 wait(failures, OPERATOR_PAUSE)
             }

@@ -14,7 +14,7 @@ use super::{
     get::complete,
     representation::all_accepted,
     request::Request,
-    submit::{idempotency_key, read_body, read_request, submit_all},
+    submit::{Stored, idempotency_key, read_body, read_request, submit_all},
 };
 use crate::{authentication::Authenticated, problem::Problem, refusal, state::AppState};
 
@@ -40,12 +40,17 @@ pub(crate) async fn submit_batch(
     // A thousand documents keep a core busy for longer than others should wait for it.
     let requests = block_in_place(|| read_requests(&state, &body))?;
     let idempotency = key.map(|key| IdempotencyKey { endpoint: ENDPOINT, key, body: &body });
-    let ids = submit_all(&state, &caller, &headers, &requests, idempotency).await?;
-    let found = state.store.jobs_by_id(&caller.principal, &ids).await;
-    let mut jobs = Vec::with_capacity(ids.len());
-    for job in found.map_err(|error| refusal::unstored(&error))? {
-        jobs.push(complete(&state, job, &caller.principal).await?);
-    }
+    let jobs = match submit_all(&state, &caller, &headers, &requests, idempotency).await? {
+        Stored::New(jobs) => jobs,
+        Stored::Before(ids) => {
+            let found = state.store.jobs_by_id(&caller.principal, &ids).await;
+            let mut jobs = Vec::with_capacity(ids.len());
+            for job in found.map_err(|error| refusal::unstored(&error))? {
+                jobs.push(complete(&state, job, &caller.principal).await?);
+            }
+            jobs
+        }
+    };
     Ok(all_accepted(jobs, &state.public_url))
 }
 

@@ -11,7 +11,7 @@ use axum::{
 use errand_shared::{
     config::DownstreamApi,
     identity::Caller,
-    jobs::DefinitionName,
+    jobs::{DefinitionName, Job},
     metrics,
     sessions::{Initiated, Preflight},
     storage::{IdempotencyKey, NewJob, Replay, Submission, Submitted},
@@ -48,10 +48,22 @@ pub(crate) async fn submit(
     let value = parse_json(&body).map_err(|problem| Problem::invalid_body(vec![problem]))?;
     let request = read_request(&state, value).map_err(Problem::invalid_body)?;
     let idempotency = key.map(|key| IdempotencyKey { endpoint: ENDPOINT, key, body: &body });
-    let ids = submit_all(&state, &caller, &headers, &[request], idempotency).await?;
-    let id = ids.first().ok_or_else(Problem::internal)?;
-    let job = load(&state, *id, &caller.principal).await?;
+    let job = match submit_all(&state, &caller, &headers, &[request], idempotency).await? {
+        Stored::New(mut jobs) => jobs.pop().ok_or_else(Problem::internal)?,
+        Stored::Before(ids) => {
+            let id = ids.first().ok_or_else(Problem::internal)?;
+            load(&state, *id, &caller.principal).await?
+        }
+    };
     Ok(accepted(job, &state.public_url))
+}
+
+/// The jobs of a submission, in its order.
+pub(super) enum Stored {
+    /// These were made.
+    New(Vec<Job>),
+    /// None: these were made before, with the same `Idempotency-Key`.
+    Before(Vec<Uuid>),
 }
 
 /// Reads one job of a body; the problems' pointers lead into it.
@@ -63,20 +75,19 @@ pub(super) fn read_request(
     Request::read(job, limits, downstream_apis, webhooks, *inline, state.clock.now())
 }
 
-/// Makes a job of each request, all or none, with the rights that they take. Returns their ids, in
-/// their order, or those of the jobs that the `Idempotency-Key` has made before.
+/// Makes a job of each request, all or none, with the rights that they take.
 pub(super) async fn submit_all(
     state: &AppState,
     caller: &Caller,
     headers: &HeaderMap,
     requests: &[Request],
     idempotency: Option<IdempotencyKey<'_>>,
-) -> Result<Vec<Uuid>, Problem> {
+) -> Result<Stored, Problem> {
     if let Some(key) = &idempotency {
         let replay = state.store.find_replay(&caller.principal, key).await;
         match replay.map_err(|error| refusal::unstored(&error))? {
             Replay::New => {}
-            Replay::Same(ids) => return Ok(ids),
+            Replay::Same(ids) => return Ok(Stored::Before(ids)),
             Replay::Different => return Err(Problem::idempotency_key_reused()),
         }
     }
@@ -121,16 +132,16 @@ pub(super) async fn submit_all(
         };
         let submitted = state.store.submit(&submission).await;
         match submitted.map_err(|error| refusal::unstored(&error))? {
-            Submitted::Created => {
+            Submitted::Created(jobs) => {
                 state.store.announce();
                 metrics::jobs_submitted(ids.len());
                 match ids.as_slice() {
                     [id] => tracing::info!(job.id = %id, "job submitted"),
                     ids => tracing::info!(jobs = ids.len(), "jobs submitted"),
                 }
-                return Ok(ids);
+                return Ok(Stored::New(jobs));
             }
-            Submitted::Replayed(ids) => return Ok(ids),
+            Submitted::Replayed(ids) => return Ok(Stored::Before(ids)),
             Submitted::KeyReused => return Err(Problem::idempotency_key_reused()),
             Submitted::SessionChanged => {}
         }

@@ -76,7 +76,8 @@ pub struct KnownGrant {
     pub api: String,
     /// Whether there is a refresh token.
     pub renewable: bool,
-    /// When its last access token ends.
+    /// When its last access token ends; none too if the refresh token is dead, because a submission
+    /// then has to bring another grant.
     pub expires_at: Option<Timestamp>,
 }
 
@@ -183,10 +184,10 @@ pub struct NewJob<'a> {
 }
 
 /// What became of a submission.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub enum Submitted {
-    /// It was written.
-    Created,
+    /// They were written, and are these.
+    Created(Vec<Job>),
     /// Another request with the same `Idempotency-Key` and body came first and made these jobs.
     Replayed(Vec<Uuid>),
     /// Another request with the same `Idempotency-Key` and another body came first.

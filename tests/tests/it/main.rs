@@ -25,6 +25,7 @@ mod crashes;
 mod database_outages;
 mod events;
 mod figures;
+mod gates;
 mod idempotency;
 mod jobs;
 mod key_rotation;

@@ -1,6 +1,8 @@
 //! Fifty jobs of one session ask for tokens at once, all the time, in several processes, and the
 //! provider loses answers. Its own log is the witness of what was presented when.
 
+#![expect(clippy::print_stderr, reason = "the figures, and the seed of a run that failed")]
+
 use std::{collections::HashMap, time::Duration};
 
 use errand_simulator::{Hostility, TokenRequest};
@@ -132,7 +134,8 @@ impl Race {
                     // No answer, and one that says that nothing was done.
                     None | Some(503) => {}
                     Some(200) => {
-                        let pause = presentation.received_at - before.ended_at.unwrap();
+                        let pause =
+                            presentation.received_at.saturating_sub(before.ended_at.unwrap());
                         assert!(pause >= LEASE_OF_THE_DEAD, "{before:#?} {presentation:#?}");
                         died_with_the_answer += 1;
                     }

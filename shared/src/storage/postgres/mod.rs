@@ -31,6 +31,12 @@ macro_rules! locked {
     };
 }
 
+/// The time of what `recorded!` changes and tells.
+macro_rules! told_at {
+    () => {
+        now!()
+    };
+}
 /// Changes the job `$1` under the lease `$2`, with its `$12` events `$13`, the webhooks that were
 /// asked for, and the calls `$14` or null, in one round trip: what the fence keeps from changing
 /// tells nobody of a change. Each event has a revision of its own, the last one the job's.

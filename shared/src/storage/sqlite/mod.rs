@@ -31,20 +31,30 @@ macro_rules! locked {
     };
 }
 
+/// The time of what `recorded!` changes and tells: each of its statements has a clock of its own, so
+/// the first says what time it is.
+macro_rules! told_at {
+    () => {
+        "updated_at"
+    };
+}
 /// Changes the job `$1` under the lease `$2`, after its `$12` events `$13`, the webhooks that were
 /// asked for, and the calls `$14` or null: several statements with one fence, for a transaction.
 /// Each event has a revision of its own, the last one the job's.
 macro_rules! recorded {
     ($set:expr) => {
         concat!(
-            "insert into job_events (job_id, sequence, at, kind, data)
-             select jobs.id, revision + 1 + (value ->> 'ordinal'), ",
+            "update jobs set updated_at = ",
             now!(),
+            " where id = $1 and lease_id = $2 and status = 'running';
+             insert into job_events (job_id, sequence, at, kind, data)
+             select jobs.id, revision + 1 + (value ->> 'ordinal'), ",
+            told_at!(),
             ", value ->> 'kind', value ->> 'data' from jobs, json_each($13)
              where jobs.id = $1 and lease_id = $2 and status = 'running';
              insert into webhook_deliveries (job_id, sequence, due_at)
              select jobs.id, revision + 1 + (value ->> 'ordinal'), ",
-            now!(),
+            told_at!(),
             " from jobs, json_each($13)
              where jobs.id = $1 and lease_id = $2 and status = 'running'
                and callback_events like '%' || (value ->> 'kind') || '%';
@@ -58,9 +68,8 @@ macro_rules! recorded {
              where jobs.id = $1 and lease_id = $2 and status = 'running';
              update jobs set ",
             $set,
-            ", revision = revision + $12, updated_at = ",
-            now!(),
-            " where id = $1 and lease_id = $2 and status = 'running'"
+            ", revision = revision + $12
+             where id = $1 and lease_id = $2 and status = 'running'"
         )
     };
 }

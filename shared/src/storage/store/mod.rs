@@ -3,10 +3,11 @@
 //! This file is compiled twice, as a module of `postgres` and of `sqlite`. What differs comes from
 //! there: the type `Db`, `begin`, `ids`, `insert_jobs`, `claim_due`, `execute_all`, and the macros
 //! `now!` (the database's clock), `after!` (that many microseconds from now), `among!` (is one of
-//! the ids), `contains!` (has these bytes in it), `locked!` (lock the selected rows) and `recorded!`
-//! (a change of a job with the rows that tell of it).
+//! the ids), `contains!` (has these bytes in it), `locked!` (lock the selected rows), `recorded!`
+//! (a change of a job with the rows that tell of it) and `told_at!` (the time of `recorded!`).
 
 mod audit;
+mod gates;
 mod grants;
 mod own_jobs;
 mod own_sessions;
@@ -91,7 +92,7 @@ impl Database {
 }
 
 fn job_place<'a>(row: Uuid, column: &'static str, principal: &'a Principal) -> Place<'a> {
-    Place { table: "jobs", column, row, part: "", principal }
+    Place { table: "jobs", column, row, parts: [""; 2], principal }
 }
 
 fn to_json<T: serde::Serialize>(value: &T) -> String {

@@ -1,6 +1,6 @@
 use async_trait::async_trait;
 use serde_json::json;
-use sqlx::{Row, Transaction};
+use sqlx::{Executor, Row, Transaction};
 use uuid::Uuid;
 
 use super::{
@@ -105,18 +105,7 @@ impl OwnJobs for Database {
     }
 
     async fn jobs_by_id(&self, owner: &Principal, wanted: &[Uuid]) -> Result<Vec<Job>, StoreError> {
-        let rows = sqlx::query(concat!(
-            job_with!("cast(null as bytea)"),
-            " where jobs.tenant = $1 and jobs.subject = $2 and jobs.id ",
-            among!("$3"),
-            " order by jobs.id"
-        ))
-        .bind(&owner.tenant)
-        .bind(&owner.subject)
-        .bind(ids(wanted))
-        .fetch_all(&self.reader)
-        .await?;
-        rows.iter().map(|row| self.read_job(owner, row)).collect()
+        self.read_jobs_by_id(&self.reader, owner, wanted).await
     }
 
     async fn cancel(&self, id: Uuid, owner: &Principal) -> Result<Change, StoreError> {
@@ -232,6 +221,27 @@ impl TenantJobs for Database {
 }
 
 impl Database {
+    /// [`OwnJobs::jobs_by_id`], perhaps within a transaction.
+    pub(super) async fn read_jobs_by_id<'c>(
+        &self,
+        executor: impl Executor<'c, Database = Db>,
+        owner: &Principal,
+        wanted: &[Uuid],
+    ) -> Result<Vec<Job>, StoreError> {
+        let rows = sqlx::query(concat!(
+            job_with!("cast(null as bytea)"),
+            " where jobs.tenant = $1 and jobs.subject = $2 and jobs.id ",
+            among!("$3"),
+            " order by jobs.id"
+        ))
+        .bind(&owner.tenant)
+        .bind(&owner.subject)
+        .bind(ids(wanted))
+        .fetch_all(executor)
+        .await?;
+        rows.iter().map(|row| self.read_job(owner, row)).collect()
+    }
+
     fn read_tenant_job(&self, row: &<Db as sqlx::Database>::Row) -> Result<TenantJob, StoreError> {
         let id: Uuid = row.try_get("id")?;
         let owner = Principal { tenant: row.try_get("tenant")?, subject: row.try_get("subject")? };

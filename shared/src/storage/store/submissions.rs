@@ -180,8 +180,11 @@ impl Submissions for Database {
                 Replay::Different | Replay::New => Submitted::KeyReused,
             });
         }
+        // Not after the commit: then the jobs are there, whether they can be read or not.
+        let ids: Vec<Uuid> = jobs.iter().map(|job| job.id).collect();
+        let jobs = self.read_jobs_by_id(&mut *transaction, owner, &ids).await?;
         transaction.commit().await?;
-        Ok(Submitted::Created)
+        Ok(Submitted::Created(jobs))
     }
 
     async fn replace_grant(&self, owner: &Principal, grant: &NewGrant) -> Result<(), StoreError> {
@@ -280,7 +283,7 @@ impl Database {
             "select grants.api, grants.refresh_token is not null as renewable,
                     (select max(expires_at) from access_tokens
                      where access_tokens.session_id = grants.session_id
-                       and access_tokens.api = grants.api) as expires_at
+                       and access_tokens.api = grants.api and not grants.dead) as expires_at
              from grants where grants.session_id = $1 order by grants.api",
         )
         .bind(session_id)

@@ -88,8 +88,8 @@ fn fixtures() -> Vec<Failure> {
         row("14b", error("invalid_scope", "", 28000), Operator, Waits(60)),
         row("14c", error("invalid_grant", "", 700_022), Operator, Waits(60)),
         row("15", error("invalid_resource", "", 500_011), Operator, Waits(60)),
-        row("16a", error("invalid_request", "", 90002), Caller, Faults),
-        row("16b", error("invalid_request", "", 900_144), Caller, Faults),
+        row("16a", error("invalid_request", "", 90002), Operator, Faults),
+        row("16b", error("invalid_request", "", 900_144), Operator, Faults),
         row("16c", error("invalid_request", "", 240_002), Token, Faults),
         // The service.
         row("17", busy, Unavailable { retry_after: 30 }, Waits(30)),
