@@ -138,21 +138,18 @@ impl Metrics {
             return;
         }
         *looked = Some(Instant::now());
-        match store.backlog().await {
-            Ok(backlog) => {
-                for status in JobStatus::ALL.into_iter().filter(|status| !status.is_final()) {
-                    let count = backlog.jobs.get(&status).copied().unwrap_or_default();
-                    let label = StatusLabel { status: status.as_str() };
-                    self.jobs.get_or_create(&label).set(i64::try_from(count).unwrap_or(i64::MAX));
-                }
-                self.lag.set(backlog.lag.unwrap_or_default().as_secs_f64());
+        if let Ok(backlog) = store.backlog().await {
+            for status in JobStatus::ALL.into_iter().filter(|status| !status.is_final()) {
+                let count = backlog.jobs.get(&status).copied().unwrap_or_default();
+                let label = StatusLabel { status: status.as_str() };
+                self.jobs.get_or_create(&label).set(i64::try_from(count).unwrap_or(i64::MAX));
             }
+            self.lag.set(backlog.lag.unwrap_or_default().as_secs_f64());
+        } else {
             // What is not known is not told.
-            Err(_) => {
-                self.jobs.clear();
-                self.lag.set(f64::NAN);
-                self.looks_failed.inc();
-            }
+            self.jobs.clear();
+            self.lag.set(f64::NAN);
+            self.looks_failed.inc();
         }
     }
 }

@@ -34,15 +34,15 @@ async fn a_process_counts_what_it_does_and_names_nobody() {
         (r#"errand_http_requests_total{method="POST",route="/v1/jobs",status="202"}"#, 1.0),
         (r#"errand_http_requests_total{method="GET",route="/v1/jobs/{id}",status="404"}"#, 1.0),
         (r#"errand_http_requests_total{method="GET",route="none",status="404"}"#, 1.0),
-        (r#"errand_jobs_submitted_total"#, 1.0),
-        (r#"errand_jobs_claimed_total"#, 2.0),
+        ("errand_jobs_submitted_total", 1.0),
+        ("errand_jobs_claimed_total", 2.0),
         (r#"errand_records_total{status="completed"}"#, 1.0),
         (r#"errand_records_total{status="waiting"}"#, 1.0),
         (r#"errand_calls_total{api="PartnerAPI",outcome="answered"}"#, 2.0),
         (r#"errand_call_duration_seconds_count{api="PartnerAPI"}"#, 2.0),
         (r#"errand_token_requests_total{kind="exchange",outcome="issued"}"#, 1.0),
         (r#"errand_jobs{status="running"}"#, 0.0),
-        (r#"errand_queue_lag_seconds"#, 0.0),
+        ("errand_queue_lag_seconds", 0.0),
     ] {
         assert_eq!(counted.get(name), Some(&value), "{name}: {}", answer.text);
     }

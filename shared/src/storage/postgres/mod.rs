@@ -160,8 +160,7 @@ const CLAIM: &str = concat!(
 );
 
 /// Inserts `$1`'s and `$2`'s jobs, each with its first event and its tags.
-const INSERT: &str = concat!(
-    "with submitted as (
+const INSERT: &str = "with submitted as (
         insert into jobs (id, tenant, subject, session_id, status, due_at, namespace, name, version,
                           definition, input, progress, tags, warnings, traceparent, callback,
                           callback_events, priority, created_at, updated_at, deadline_at)
@@ -179,8 +178,7 @@ const INSERT: &str = concat!(
         insert into job_tags (tenant, subject, name, value, job_id)
         select $1, $2, tag.key, tag.value, id from submitted, json_each_text(tags::json) as tag)
      insert into job_events (job_id, sequence, at, kind, data)
-     select id, revision, created_at, 'submitted', $19 from submitted"
-);
+     select id, revision, created_at, 'submitted', $19 from submitted";
 
 /// The channel of `LISTEN`.
 const CHANNEL: &str = "errand_jobs";
