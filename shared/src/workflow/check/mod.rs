@@ -10,7 +10,7 @@ use serde_json::Value;
 use self::fields::{Fields, Place};
 use super::{
     document::Workflow,
-    expressions::{Expression, Scope, Template, whole_expression},
+    expressions::{Expression, Phase, Template, whole_expression},
     parse::{Problem, is_too_deep},
 };
 use crate::config::{DownstreamApis, Limits};
@@ -72,12 +72,12 @@ impl Checker<'_> {
         let header = self
             .required(&fields, "document")
             .and_then(|(value, place)| self.header(value, &place));
-        let input_from = self.filter(&fields, "input", "from", Scope::WorkflowInput);
+        let input_from = self.filter(&fields, "input", "from", Phase::WorkflowInput);
         if let Some((value, place)) = fields.get("use") {
             self.fields(value, &place, &[], |name| Some(refusals::reusable(name)));
         }
         let tasks = self.required(&fields, "do").map(|(value, place)| self.tasks(value, &place, 1));
-        let output_as = self.filter(&fields, "output", "as", Scope::WorkflowOutput);
+        let output_as = self.filter(&fields, "output", "as", Phase::WorkflowOutput);
         if let Some((value, place)) = fields.get("evaluate") {
             self.evaluate(value, &place);
         }
@@ -152,7 +152,7 @@ impl Checker<'_> {
     }
 
     /// `input.from`, `output.as`, `export.as`: a string is an expression with or without `${ }`.
-    fn filter(&mut self, fields: &Fields, name: &str, key: &str, scope: Scope) -> Option<Template> {
+    fn filter(&mut self, fields: &Fields, name: &str, key: &str, phase: Phase) -> Option<Template> {
         let (value, place) = fields.get(name)?;
         let fields = self.fields(value, &place, &[key], |name| {
             let detail = "`schema` is not supported yet; the data would not be checked.";
@@ -161,10 +161,10 @@ impl Checker<'_> {
         let (value, place) = fields.get(key)?;
         match value {
             Value::String(text) => {
-                let expression = self.expression(text, &place, scope)?;
+                let expression = self.expression(text, &place, phase)?;
                 Some(Template::Expression(Box::new(expression)))
             }
-            Value::Object(_) => self.template(value, &place, scope),
+            Value::Object(_) => self.template(value, &place, phase),
             _ => {
                 self.refuse(&place, "This must be an expression or an object.");
                 None
@@ -173,25 +173,26 @@ impl Checker<'_> {
     }
 
     /// A string that is an expression, with or without `${ }`.
-    fn expression(&mut self, text: &str, place: &Place, scope: Scope) -> Option<Expression> {
+    fn expression(&mut self, text: &str, place: &Place, phase: Phase) -> Option<Expression> {
         let source = whole_expression(text).map(|inner| inner.unwrap_or(text));
-        let compiled = source
-            .and_then(|source| Expression::compile(source, scope, self.limits.expression_bytes));
+        let compiled = source.and_then(|source| {
+            Expression::compile(source, phase.into(), self.limits.expression_bytes)
+        });
         compiled.map_err(|detail| self.refuse(place, detail)).ok()
     }
 
     /// A value in which strings of the form `${ … }` are expressions.
-    fn template(&mut self, value: &Value, place: &Place, scope: Scope) -> Option<Template> {
+    fn template(&mut self, value: &Value, place: &Place, phase: Phase) -> Option<Template> {
         match value {
             Value::String(text) if whole_expression(text) != Ok(None) => {
-                let expression = self.expression(text, place, scope)?;
+                let expression = self.expression(text, place, phase)?;
                 Some(Template::Expression(Box::new(expression)))
             }
             Value::Array(items) => {
                 let items: Vec<_> = items
                     .iter()
                     .enumerate()
-                    .map(|(index, item)| self.template(item, &place.at(&index), scope))
+                    .map(|(index, item)| self.template(item, &place.at(&index), phase))
                     .collect();
                 items.into_iter().collect::<Option<_>>().map(Template::Array)
             }
@@ -199,7 +200,7 @@ impl Checker<'_> {
                 let fields: Vec<_> = fields
                     .iter()
                     .map(|(key, field)| {
-                        Some((key.clone(), self.template(field, &place.at(key), scope)?))
+                        Some((key.clone(), self.template(field, &place.at(key), phase)?))
                     })
                     .collect();
                 fields.into_iter().collect::<Option<_>>().map(Template::Object)

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Checker, Fields, Place, Scope, refusals};
+use super::{Checker, Fields, Phase, Place, refusals};
 use crate::workflow::{
     document::{Activity, Delay, Task, Then},
     duration,
@@ -87,12 +87,12 @@ impl Checker<'_> {
 
         let condition = fields.get("if").and_then(|(value, place)| {
             let text = self.string(value, &place)?;
-            self.expression(text, &place, Scope::Task)
+            self.expression(text, &place, Phase::Task)
         });
-        let input_from = self.filter(&fields, "input", "from", Scope::TaskInput);
+        let input_from = self.filter(&fields, "input", "from", Phase::TaskInput);
         let activity = if refused.is_some() { None } else { self.activity(&fields, nesting) };
-        let output_as = self.filter(&fields, "output", "as", Scope::Task);
-        let export_as = self.filter(&fields, "export", "as", Scope::Export);
+        let output_as = self.filter(&fields, "output", "as", Phase::Task);
+        let export_as = self.filter(&fields, "export", "as", Phase::Export);
         let then = fields
             .get("then")
             .map_or(Then::Continue, |(value, place)| self.then(value, &place, beside));
@@ -142,7 +142,7 @@ impl Checker<'_> {
             self.refuse(place, "This must be an object with properties or an expression `${ … }`.");
             return None;
         }
-        self.template(value, place, Scope::Task)
+        self.template(value, place, Phase::Task)
     }
 
     fn delay(&mut self, value: &Value, place: &Place) -> Option<Delay> {
@@ -151,7 +151,7 @@ impl Checker<'_> {
                 (property.map_or_else(|| place.clone(), |name| place.at(&name)), detail)
             }),
             Value::String(text) if text.contains("${") => {
-                return self.expression(text, place, Scope::Task).map(Delay::Computed);
+                return self.expression(text, place, Phase::Task).map(Delay::Computed);
             }
             Value::String(text) => duration::parse_iso8601(text).ok_or_else(|| {
                 (place.clone(), "Write a duration without years and months, e.g. `PT5M`.")

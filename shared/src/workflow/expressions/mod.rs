@@ -20,7 +20,7 @@ use jaq_json::Val;
 use serde_json::Value;
 
 pub(super) use template::{Template, whole_expression};
-pub(super) use whitelist::Scope;
+pub(super) use whitelist::{Phase, Scope};
 
 /// How many bytes of copies one evaluation may need, as a product of data and expression.
 const COPIED_BYTES: usize = 16 * 1024 * 1024;
@@ -32,46 +32,23 @@ pub(super) const WORK_BYTES: usize = 64 * 1024 * 1024;
 /// What expressions may call: the literals that jq writes as filters.
 const PRELUDE: &str = "def true: 0 == 0; def false: 0 != 0; def null: [][0];";
 
-/// The variables of the specification (*Runtime expression arguments*).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Variable {
-    Context,
-    Input,
-    Output,
-    Task,
-    Workflow,
-    Runtime,
-}
-
-impl Variable {
-    const ALL: [Self; 6] =
-        [Self::Context, Self::Input, Self::Output, Self::Task, Self::Workflow, Self::Runtime];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Context => "$context",
-            Self::Input => "$input",
-            Self::Output => "$output",
-            Self::Task => "$task",
-            Self::Workflow => "$workflow",
-            Self::Runtime => "$runtime",
-        }
-    }
-}
-
 /// A compiled expression.
 pub(super) struct Expression {
     source: String,
     filter: Filter<JustLut<Val>>,
-    /// Which variables it names; the others are not even converted.
-    variables: Vec<Variable>,
+    /// The variables it names, without `$`, in the order in which the filter expects them.
+    variables: Vec<String>,
     /// How many copies of its data it may make on the way.
     copies: usize,
 }
 
 impl Expression {
     /// Compiles `source`, without `${` and `}`; the error is a sentence for the author.
-    pub(super) fn compile(source: &str, scope: Scope, max_bytes: usize) -> Result<Self, String> {
+    pub(super) fn compile(
+        source: &str,
+        scope: Scope<'_>,
+        max_bytes: usize,
+    ) -> Result<Self, String> {
         if source.len() > max_bytes {
             return Err(format!("An expression is at most {max_bytes} bytes long."));
         }
@@ -82,33 +59,30 @@ impl Expression {
         let modules = Loader::new(prelude)
             .load(&arena, File { code: source, path: () })
             .map_err(|_| invalid())?;
+        let variables: Vec<_> = shape.variables.iter().map(|name| format!("${name}")).collect();
         let filter = Compiler::<&str, JustLut<Val>>::default()
-            .with_global_vars(Variable::ALL.map(Variable::name))
+            .with_global_vars(variables.iter().map(String::as_str))
             .compile(modules)
             .map_err(|_| invalid())?;
         let source = source.trim().to_owned();
         Ok(Self { source, filter, variables: shape.variables, copies: shape.copies })
     }
 
-    /// Evaluates this on `data`; `variable` is asked for those it names.
+    /// Evaluates this on `data`; `variable` is asked for those it names, by their names without `$`.
     ///
     /// Adds the bytes it looked at and gave to `work`. The error is a sentence for the author.
     pub(super) fn evaluate<'v>(
         &self,
         data: &Value,
-        variable: impl Fn(Variable) -> Cow<'v, Value>,
+        variable: impl Fn(&str) -> Cow<'v, Value>,
         work: &mut usize,
     ) -> Result<Value, String> {
         let mut bytes = value::bytes(data);
-        let mut bound = Vec::with_capacity(Variable::ALL.len());
-        for each in Variable::ALL {
-            bound.push(if self.variables.contains(&each) {
-                let value = variable(each);
-                bytes = bytes.saturating_add(value::bytes(&value));
-                value::to_val(&value)
-            } else {
-                Val::Null
-            });
+        let mut bound = Vec::with_capacity(self.variables.len());
+        for name in &self.variables {
+            let value = variable(name);
+            bytes = bytes.saturating_add(value::bytes(&value));
+            bound.push(value::to_val(&value));
         }
         *work = work.saturating_add(bytes.saturating_mul(self.copies.max(1)));
         if bytes.saturating_mul(self.copies) > COPIED_BYTES || *work > WORK_BYTES {
@@ -156,8 +130,8 @@ mod tests {
     use super::*;
 
     fn evaluate(source: &str, data: &Value) -> Result<Value, String> {
-        let expression = Expression::compile(source, Scope::Export, 4096)?;
-        let variable = |variable: Variable| Cow::Owned(json!({"name": variable.name()}));
+        let expression = Expression::compile(source, Phase::Export.into(), 4096)?;
+        let variable = |name: &str| Cow::Owned(json!({"name": format!("${name}")}));
         expression.evaluate(data, variable, &mut 0)
     }
 

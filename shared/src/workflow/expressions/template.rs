@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use super::{Expression, Variable};
+use super::Expression;
 
 /// A value of a document, ready to be evaluated. Data never becomes one.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ impl Template {
         work: &mut usize,
     ) -> Result<Value, String>
     where
-        V: Fn(Variable) -> Cow<'v, Value>,
+        V: Fn(&str) -> Cow<'v, Value>,
     {
         Ok(match self {
             Self::Literal(value) => value.clone(),

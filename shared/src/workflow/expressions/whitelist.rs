@@ -14,8 +14,6 @@ use jaq_core::{
     path::Part,
 };
 
-use super::Variable;
-
 const PARTS: usize = 64;
 const DEPTH: usize = 32;
 /// Bounds what the lexer recurses with, before it begins.
@@ -31,11 +29,11 @@ const TOO_LARGE: &str = "An expression has at most 64 parts, nested at most 32 d
 const NEVER: [&str; 8] =
     ["debug", "env", "halt", "halt_error", "input", "input_filename", "inputs", "stderr"];
 
-/// Where an expression stands, which decides about its variables.
+/// Where an expression stands, which decides about the variables of the specification.
 ///
 /// Source: Open Workflow Specification 1.0, table of *Runtime expression arguments*.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::workflow) enum Scope {
+pub(in crate::workflow) enum Phase {
     /// `input.from` of the workflow.
     WorkflowInput,
     /// `input.from` of a task.
@@ -48,31 +46,54 @@ pub(in crate::workflow) enum Scope {
     WorkflowOutput,
 }
 
-impl Scope {
-    fn variables(self) -> &'static [Variable] {
-        use Variable::{Context, Input, Output, Runtime, Task, Workflow};
+impl Phase {
+    fn variables(self) -> &'static [&'static str] {
         match self {
-            Self::WorkflowInput => &[Workflow, Runtime],
-            Self::TaskInput => &[Context, Task, Workflow, Runtime],
-            Self::Task => &[Context, Input, Task, Workflow, Runtime],
-            Self::Export => &[Context, Input, Output, Task, Workflow, Runtime],
-            Self::WorkflowOutput => &[Context, Workflow, Runtime],
+            Self::WorkflowInput => &["workflow", "runtime"],
+            Self::TaskInput => &["context", "task", "workflow", "runtime"],
+            Self::Task => &["context", "input", "task", "workflow", "runtime"],
+            Self::Export => &["context", "input", "output", "task", "workflow", "runtime"],
+            Self::WorkflowOutput => &["context", "workflow", "runtime"],
         }
+    }
+}
+
+/// The variables of the specification; a phase has some of them.
+const VARIABLES: [&str; 6] = ["context", "input", "output", "task", "workflow", "runtime"];
+
+/// Which variables an expression may name; all names are without `$`.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::workflow) struct Scope<'a> {
+    pub(in crate::workflow) phase: Phase,
+    /// Names given by the document around the expression: `for.each`, `for.at`, `catch.as`.
+    pub(in crate::workflow) locals: &'a [String],
+}
+
+impl Scope<'_> {
+    fn has(self, name: &str) -> bool {
+        self.phase.variables().contains(&name) || self.locals.iter().any(|local| local == name)
+    }
+}
+
+/// A place that is in no loop and in no `catch`.
+impl From<Phase> for Scope<'_> {
+    fn from(phase: Phase) -> Self {
+        Self { phase, locals: &[] }
     }
 }
 
 /// What is known of an expression that is tree-shaped.
 #[derive(Debug, Default)]
 pub(super) struct Shape {
-    /// The variables it names.
-    pub(super) variables: Vec<Variable>,
+    /// The variables it names, without `$`.
+    pub(super) variables: Vec<String>,
     /// How many copies of its data it may make.
     pub(super) copies: usize,
     parts: usize,
 }
 
 /// Finds out whether `source` is tree-shaped; the error is a sentence for the author.
-pub(super) fn examine(source: &str, scope: Scope) -> Result<Shape, String> {
+pub(super) fn examine(source: &str, scope: Scope<'_>) -> Result<Shape, String> {
     if source.bytes().filter(|byte| matches!(byte, b'(' | b'[' | b'{')).count() > BRACKETS {
         return Err(TOO_LARGE.to_owned());
     }
@@ -136,12 +157,12 @@ impl Place {
     }
 }
 
-struct Examination {
-    scope: Scope,
+struct Examination<'a> {
+    scope: Scope<'a>,
     shape: Shape,
 }
 
-impl Examination {
+impl Examination<'_> {
     fn visit(&mut self, term: &Term<&str>, place: Place) -> Result<(), String> {
         let place = self.part(place)?;
         match term {
@@ -223,14 +244,16 @@ impl Examination {
     }
 
     fn variable(&mut self, name: &str, place: Place) -> Result<(), String> {
-        let Some(variable) = Variable::ALL.into_iter().find(|known| known.name() == name) else {
-            return Err(format!("Unknown variable `{name}`."));
-        };
-        if !self.scope.variables().contains(&variable) {
-            return Err(format!("Variable `{name}` has no value here."));
+        let known = name.strip_prefix('$').unwrap_or(name);
+        if !self.scope.has(known) {
+            return Err(if VARIABLES.contains(&known) {
+                format!("Variable `{name}` has no value here.")
+            } else {
+                format!("Unknown variable `{name}`.")
+            });
         }
-        if !self.shape.variables.contains(&variable) {
-            self.shape.variables.push(variable);
+        if !self.shape.variables.iter().any(|variable| variable == known) {
+            self.shape.variables.push(known.to_owned());
         }
         self.shape.copies += place.copies;
         Ok(())
@@ -261,7 +284,7 @@ mod tests {
     use super::*;
 
     fn refusal(source: &str) -> String {
-        examine(source, Scope::Export).map(|_| source).unwrap_err()
+        examine(source, Phase::Export.into()).map(|_| source).unwrap_err()
     }
 
     #[test]
@@ -320,12 +343,25 @@ mod tests {
 
     #[test]
     fn variables_depend_on_the_place() {
-        let refused = examine("$input", Scope::TaskInput).unwrap_err();
+        let refused = examine("$input", Phase::TaskInput.into()).unwrap_err();
         assert_eq!(refused, "Variable `$input` has no value here.");
-        assert!(examine("$input", Scope::Task).is_ok());
-        assert!(examine("$output", Scope::Task).is_err());
-        assert!(examine("$task", Scope::WorkflowOutput).is_err());
-        assert_eq!(examine("$context", Scope::Task).unwrap().variables, [Variable::Context]);
+        assert!(examine("$input", Phase::Task.into()).is_ok());
+        assert!(examine("$output", Phase::Task.into()).is_err());
+        assert!(examine("$task", Phase::WorkflowOutput.into()).is_err());
+        assert_eq!(examine("$context", Phase::Task.into()).unwrap().variables, ["context"]);
+    }
+
+    #[test]
+    fn local_variables_are_those_named_around() {
+        let locals = ["item".to_owned(), "index".to_owned()];
+        let scope = Scope { phase: Phase::Task, locals: &locals };
+        let shape = examine("[$item, $index, $context, $item.x]", scope).unwrap();
+        assert_eq!(shape.variables, ["item", "index", "context"]);
+        assert_eq!(examine("$error", scope).unwrap_err(), "Unknown variable `$error`.");
+        assert_eq!(refusal("$item"), "Unknown variable `$item`.");
+        // A name of the specification can be given to something else where it has no value.
+        let locals = ["output".to_owned()];
+        assert!(examine("$output", Scope { phase: Phase::Task, locals: &locals }).is_ok());
     }
 
     #[test]
@@ -334,14 +370,17 @@ mod tests {
             for levels in [32, 33, 40, 128, 1_000, 100_000] {
                 let source = format!("{}.{}", open.repeat(levels), close.repeat(levels));
                 // Parentheses are no part of the tree.
-                assert_eq!(examine(&source, Scope::Task).is_ok(), open == "(" && levels <= 32);
+                assert_eq!(
+                    examine(&source, Phase::Task.into()).is_ok(),
+                    open == "(" && levels <= 32
+                );
             }
         }
         let prefixes = "-;if ;try ;. as $x | ;def f: ;reduce ;1 + ;1 | ;1, ;. = ;.a // ;{a:1} + ";
         for prefix in prefixes.split(';') {
             for times in [33, 100, 250, 500, 1_000] {
                 let source = format!("{}1", prefix.repeat(times));
-                assert!(examine(&source, Scope::Task).is_err(), "{prefix} {times}");
+                assert!(examine(&source, Phase::Task.into()).is_err(), "{prefix} {times}");
             }
         }
     }
@@ -349,9 +388,9 @@ mod tests {
     #[test]
     fn the_number_of_parts_is_bounded() {
         let sum = |terms: usize| vec!["1"; terms].join(" + ");
-        assert!(examine(&sum(16), Scope::Task).is_ok());
+        assert!(examine(&sum(16), Phase::Task.into()).is_ok());
         assert_eq!(refusal(&sum(64)), TOO_LARGE);
-        assert!(examine(&format!("[{}]", vec!["1"; 63].join(",")), Scope::Task).is_ok());
+        assert!(examine(&format!("[{}]", vec!["1"; 63].join(",")), Phase::Task.into()).is_ok());
         assert_eq!(refusal(&format!("[{}]", vec!["1"; 64].join(","))), TOO_LARGE);
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     time::Timestamp,
     workflow::{
         error::WorkflowError,
-        expressions::{Expression, Template, Variable},
+        expressions::{Expression, Template},
         parse::is_too_deep,
     },
 };
@@ -85,24 +85,26 @@ impl Job<'_> {
         result.map_err(WorkflowError::expression)
     }
 
-    fn variable<'v>(&'v self, variable: Variable, frame: &Frame<'v>) -> Cow<'v, Value> {
+    fn variable<'v>(&'v self, name: &str, frame: &Frame<'v>) -> Cow<'v, Value> {
         let known = |value: Option<&'v Value>| value.map_or(Cow::Owned(Value::Null), Cow::Borrowed);
-        match variable {
-            Variable::Context => Cow::Borrowed(&self.checkpoint.context.0),
-            Variable::Input => known(frame.input),
-            Variable::Output => known(frame.output),
-            Variable::Task => Cow::Owned(frame.task()),
-            Variable::Workflow => Cow::Owned(json!({
+        match name {
+            "context" => Cow::Borrowed(&self.checkpoint.context.0),
+            "input" => known(frame.input),
+            "output" => known(frame.output),
+            "task" => Cow::Owned(frame.task()),
+            "workflow" => Cow::Owned(json!({
                 "id": self.checkpoint.job_id,
                 "definition": self.workflow.definition,
                 "input": self.checkpoint.input.0,
                 "startedAt": date_time(self.checkpoint.started_at),
             })),
-            Variable::Runtime => Cow::Owned(json!({
+            "runtime" => Cow::Owned(json!({
                 "name": "errand",
                 "version": env!("CARGO_PKG_VERSION"),
                 "metadata": {},
             })),
+            // The check knows every name.
+            _ => Cow::Owned(Value::Null),
         }
     }
 }
