@@ -199,3 +199,103 @@ impl<'s> Survey<'s> {
         followed
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn refusal(schema: &Value) -> (String, String) {
+        Schema::compile(schema).map(|_| schema).unwrap_err()
+    }
+
+    #[test]
+    fn data_is_validated_without_being_told() {
+        let schema = json!({
+            "type": "object", "properties": { "a": { "$ref": "#/$defs/name" } },
+            "$defs": { "name": { "type": "string", "pattern": "^[a-z]+$" } }
+        });
+        let schema = Schema::compile(&schema).unwrap();
+        assert_eq!(schema.validate(&json!({ "a": "x" })), Ok(()));
+        let error = schema.validate(&json!({ "a": "SECRET" })).unwrap_err();
+        assert!(error.contains("`/a`") && !error.contains("SECRET"), "{error}");
+        let boolean = Schema::compile(&json!(false)).unwrap();
+        assert!(boolean.validate(&json!(1)).is_err());
+    }
+
+    #[test]
+    fn nothing_is_fetched_and_nothing_refers_to_itself() {
+        let elsewhere = "Definitions are never fetched from elsewhere.";
+        for reference in
+            ["https://x.example/a.json", "file:///etc/passwd", "a.json", "#anchor", "#/%24defs/a"]
+        {
+            let schema = json!({ "items": { "$ref": reference }, "$defs": { "a": {} } });
+            assert_eq!(refusal(&schema), ("/items/$ref".to_owned(), elsewhere.to_owned()));
+        }
+        let itself = "A schema cannot refer to itself.";
+        for schema in [
+            json!({ "$ref": "#" }),
+            json!({ "$ref": "#/$defs/a", "$defs": { "a": { "$ref": "#/$defs/b" }, "b": { "$ref": "#/$defs/a" } } }),
+            json!({ "properties": { "a": { "$ref": "#/properties" } } }),
+        ] {
+            assert_eq!(refusal(&schema).1, itself);
+        }
+        assert_eq!(refusal(&json!({ "$ref": "#/$defs/a" })).1, "There is nothing at `#/$defs/a`.");
+    }
+
+    #[test]
+    fn other_dialects_and_keywords_without_bound_are_refused() {
+        let old = json!({ "$schema": "http://json-schema.org/draft-07/schema#" });
+        assert_eq!(refusal(&old).0, "/$schema");
+        assert!(
+            Schema::compile(&json!({ "$schema": DIALECT, "$id": "https://x.example" })).is_ok()
+        );
+        assert_eq!(refusal(&json!({ "items": { "$id": "https://x.example" } })).0, "/items/$id");
+        for keyword in UNBOUNDED {
+            let schema = json!({ "allOf": [{ (keyword): "#" }] });
+            assert_eq!(refusal(&schema).0, format!("/allOf/0/{keyword}"));
+        }
+        assert_eq!(refusal(&json!({ "type": "thing" })).0, "/type");
+        assert!(Schema::compile(&json!({ "pattern": "(a)\\1" })).is_err());
+    }
+
+    #[test]
+    fn bombs_are_refused() {
+        // 2^60 evaluations.
+        let mut definitions = serde_json::Map::new();
+        for level in 0..60 {
+            let next = json!({ "$ref": format!("#/$defs/d{}", level + 1) });
+            definitions.insert(format!("d{level}"), json!({ "allOf": [next, next] }));
+        }
+        definitions.insert("d60".to_owned(), json!({ "type": "string" }));
+        let bomb = json!({ "$ref": "#/$defs/d0", "$defs": definitions });
+        assert!(Schema::compile(&bomb).is_err());
+        // A chain that would overflow the stack.
+        let chain: serde_json::Map<_, _> = (0..3_000)
+            .map(|level| {
+                (format!("d{level}"), json!({ "$ref": format!("#/$defs/d{}", level + 1) }))
+            })
+            .collect();
+        assert!(Schema::compile(&json!({ "$ref": "#/$defs/d0", "$defs": chain })).is_err());
+        let patterns = vec![json!({ "pattern": "[a-z]{1,500}" }); 51];
+        assert!(refusal(&json!({ "allOf": patterns })).1.contains("patterns"));
+        assert!(Schema::compile(&json!({ "pattern": "((a{1000}){1000}){1000}" })).is_err());
+        let large = Schema::compile(&json!({ "items": { "enum": vec![0; 1_000] } })).unwrap();
+        assert!(large.validate(&json!(vec![0; 100_000])).unwrap_err().contains("too large"));
+    }
+
+    #[test]
+    fn the_deepest_schema_and_data_fit_the_stack() {
+        let mut schema = json!({ "type": ["array", "number"] });
+        let mut data = json!(1);
+        for _ in 0..120 {
+            schema = json!({ "items": schema });
+            data = json!([data]);
+        }
+        assert_eq!(Schema::compile(&schema).unwrap().validate(&data), Ok(()));
+        // Patterns are linear, whatever they look like.
+        let nested = Schema::compile(&json!({ "pattern": "^(a+)+$" })).unwrap();
+        assert!(nested.validate(&json!(format!("{}b", "a".repeat(50_000)))).is_err());
+    }
+}
