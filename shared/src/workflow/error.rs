@@ -137,11 +137,12 @@ impl WorkflowError {
     }
 }
 
-/// What tells types apart: the last segment of those of the specification, the whole of others.
-fn name_of(kind: &str) -> &str {
+/// What tells types apart: the last segment of those of the specification, the whole of others; and
+/// which of the two it is.
+fn name_of(kind: &str) -> (bool, &str) {
     let is_standard = OWN_HOSTS.iter().any(|host| kind.starts_with(host));
     let name = kind.rsplit('/').next().unwrap_or_default();
-    if is_standard && !name.is_empty() { name } else { kind }
+    if is_standard && !name.is_empty() { (true, name) } else { (false, kind) }
 }
 
 impl fmt::Display for WorkflowError {

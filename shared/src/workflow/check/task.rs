@@ -58,41 +58,42 @@ impl Checker<'_> {
             return Vec::new();
         }
         let mut tasks = Vec::new();
-        for (name, task, place) in self.named_items(items, place, "task") {
+        let mut names = Vec::new();
+        for (index, item) in items.iter().enumerate() {
+            let place = place.at(&index);
             self.tasks += 1;
             if self.tasks == self.limits.tasks + 1 {
                 let detail = format!("A workflow has at most {} tasks.", self.limits.tasks);
                 self.refuse(&place, detail);
             }
-            tasks.extend(self.task(name, task, &place, position));
+            if let Some((name, task, place)) = self.named(item, &place, "task", &mut names) {
+                tasks.extend(self.task(name, task, &place, position));
+            }
         }
         tasks
     }
 
-    /// The items of a list of objects with one property each, with their names and places.
-    fn named_items<'v>(
+    /// An object with one property, whose name is none of `names`: its name, its value and its place.
+    fn named<'v>(
         &mut self,
-        items: &'v [Value],
+        item: &'v Value,
         place: &Place,
         what: &str,
-    ) -> Vec<(&'v str, &'v Value, Place)> {
-        let mut named: Vec<(&str, &Value, Place)> = Vec::new();
-        for (index, item) in items.iter().enumerate() {
-            let place = place.at(&index);
-            let only = item.as_object().filter(|item| item.len() == 1);
-            let Some((name, value)) = only.and_then(|item| item.iter().next()) else {
-                let detail = format!("Write one {what} here, as an object with the {what}'s name.");
-                self.refuse(&place, detail);
-                continue;
-            };
-            let place = place.at(name);
-            self.name(name, &place);
-            if named.iter().any(|(other, ..)| other == name) {
-                self.refuse(&place, format!("There is another {what} `{name}` in this list."));
-            }
-            named.push((name, value, place));
+        names: &mut Vec<&'v str>,
+    ) -> Option<(&'v str, &'v Value, Place)> {
+        let only = item.as_object().filter(|item| item.len() == 1);
+        let Some((name, value)) = only.and_then(|item| item.iter().next()) else {
+            let detail = format!("Write one {what} here, as an object with the {what}'s name.");
+            self.refuse(place, detail);
+            return None;
+        };
+        let place = place.at(name);
+        self.name(name, &place);
+        if names.contains(&name.as_str()) {
+            self.refuse(&place, format!("There is another {what} `{name}` in this list."));
         }
-        named
+        names.push(name);
+        Some((name, value, place))
     }
 
     /// Refuses what cannot be a name.
@@ -299,7 +300,12 @@ impl Checker<'_> {
             return None;
         };
         let mut cases: Vec<Case> = Vec::new();
-        for (_, case, place) in self.named_items(items, place, "case") {
+        let mut names = Vec::new();
+        for (index, item) in items.iter().enumerate() {
+            let place = place.at(&index);
+            let Some((_, case, place)) = self.named(item, &place, "case", &mut names) else {
+                continue;
+            };
             let Some(fields) = self.fields(case, &place, &["when", "then"], |_| None) else {
                 continue;
             };

@@ -69,7 +69,7 @@ pub(in crate::workflow) fn sample() -> Value {
                 "do": [ { "add": { "set": { "sum": "${ .sum + $order.price }" } } } ]
             } },
             { "colours": {
-                "for": { "in": [ { "name": "red" }, "${ .x }" ] },
+                "for": { "in": [ { "name": "red" }, { "name": "${ .x }" } ] },
                 "do": [ { "paint": { "set": { "last": "${ [$item, $index] }" } } } ]
             } },
             { "both": { "fork": { "compete": true, "branches": [
@@ -157,7 +157,7 @@ fn no_property_can_be_misspelt() {
             "/for/in",
             "/schema/document",
             "/use/timeouts",
-            "/use/functions",
+            "/use/retries",
             "/use/errors",
         ];
         match value {

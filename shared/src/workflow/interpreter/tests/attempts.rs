@@ -13,7 +13,7 @@ fn attempt(catch: &Value) -> Workflow {
 
 fn start(catch: &Value) -> Driver {
     let mut job = Driver::new(attempt(catch), json!("input"));
-    job.call();
+    assert_eq!(job.wants().0, [(1, "/api/a".to_owned())]);
     job
 }
 

@@ -46,7 +46,7 @@ fn scenarios(feature: &str) -> Vec<(String, Vec<Line>)> {
 
 /// What petstore.swagger.io says.
 fn petstore(call: &Call) -> (u16, Value) {
-    let pet = |id: u64| json!({ "id": id, "name": "Rex", "status": "available" });
+    let pet = |id: u64| json!({ "id": id, "petId": id, "name": "Rex", "status": "available" });
     if call.path.contains("findByStatus") {
         (200, json!([pet(1)]))
     } else if call.path.contains("getPetByName") {

@@ -48,13 +48,13 @@ impl Author {
     }
 
     fn list(&mut self, depth: u64) -> Value {
-        let count = 1 + self.chance.below(3);
+        let count = 1 + self.chance.below(2);
         (0..count).map(|_| self.task(depth)).collect()
     }
 
     /// Outermost a loop over a fork, so that every workflow has both.
     fn workflow(&mut self) -> Value {
-        let tasks = json!([self.repeat(3)]);
+        let tasks = json!([self.repeat(2)]);
         json!({ "timeout": { "after": "P300D" }, "do": tasks })
     }
 
@@ -106,7 +106,7 @@ impl Author {
 
     fn repeat(&mut self, depth: u64) -> Value {
         let index = self.name("i");
-        let turns: Vec<_> = (0..1 + self.chance.below(3)).collect();
+        let turns: Vec<_> = (0..1 + self.chance.below(2)).collect();
         let each = self.name("n");
         self.loops.push(index.clone());
         let mut body = self.list(depth);
