@@ -11,20 +11,19 @@ use serde_json::Value;
 
 use self::evaluation::{Frame, checked};
 use super::{
+    cage::Cages,
     call::{self, Call, Evaluated, Reply},
     checkpoint::{ActivityState, Checkpoint, End, Json, ListState, TaskState},
     document::{Activity, Address, Delay, HttpCall, Task, Then, Workflow},
     duration,
     error::WorkflowError,
-    expressions::{Template, WORK_BYTES, is_true},
+    expressions::{Evaluator, Template, is_true},
     parse::push_token,
 };
 use crate::{config::Limits, time::Timestamp};
 
 /// How many tasks one step starts before it lets others run.
 const STEP_TASK_STARTS: usize = 1_000;
-/// How many bytes the expressions of one step look at before it lets others run.
-const STEP_BYTES: usize = WORK_BYTES / 16;
 
 /// What a job wants.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,15 +40,24 @@ pub enum Outcome {
     Completed(Value),
     /// It failed.
     Faulted(WorkflowError),
+    /// The machine was too busy for one of its expressions: nothing happened. Drop the checkpoint and
+    /// the replies, and step later from what was written before.
+    Interrupted,
 }
 
 /// Moves a job on until it wants something.
 ///
 /// Write `checkpoint` before acting on the outcome: the ids of its calls are fixed in it. A reply to
 /// a call that is not wanted is ignored. `random` gives numbers from 0 to 1, for jitter.
+///
+/// Expressions that are not tree-shaped run in a child process of `cages`, which is started for the
+/// first of them and is gone when this returns. Blocks while they run and while it waits for a place
+/// for the child; so call it where blocking is allowed, without a limit of your own on its duration.
+/// What an expression does to its child is an error of its task (`expression`, 400).
 pub fn step(
     workflow: &Workflow,
     limits: &Limits,
+    cages: &Cages,
     checkpoint: &mut Checkpoint,
     replies: Vec<Reply>,
     now: Timestamp,
@@ -57,8 +65,15 @@ pub fn step(
 ) -> Outcome {
     if checkpoint.end.is_none() {
         let mut root = checkpoint.root.take();
-        let mut job = Job { workflow, limits, checkpoint, replies, now, started: 0, work: 0 };
+        let evaluator = Evaluator::new(cages);
+        let mut job = Job { workflow, limits, checkpoint, replies, now, started: 0, evaluator };
         let progress = job.run(&mut root);
+        let interrupted = job.evaluator.is_interrupted();
+        // Its child ends here.
+        drop(job);
+        if interrupted {
+            return Outcome::Interrupted;
+        }
         checkpoint.root = root;
         checkpoint.end = match progress.and_then(|wanted| wanted.within(checkpoint, limits)) {
             Ok(Wanted::Nothing(output)) => Some(End::Completed(Json(output))),
@@ -131,8 +146,7 @@ struct Job<'a> {
     now: Timestamp,
     /// Tasks started in this step.
     started: usize,
-    /// Bytes looked at in this step.
-    work: usize,
+    evaluator: Evaluator<'a>,
 }
 
 impl Job<'_> {
@@ -192,7 +206,7 @@ impl Job<'_> {
         pointer: &str,
     ) -> Result<Flow, WorkflowError> {
         if list.task.is_none() {
-            if self.started >= STEP_TASK_STARTS || self.work >= STEP_BYTES {
+            if self.started >= STEP_TASK_STARTS || self.evaluator.is_spent() {
                 return Ok(Flow::Blocked(Wanted::Time(self.now)));
             }
             self.count_start()?;
