@@ -341,6 +341,8 @@ pub struct WebhooksConfig {
 /// Which workflows may run.
 #[derive(Debug, Clone)]
 pub struct WorkflowsConfig {
+    /// `directory`, default `workflows`: where the registered ones are.
+    pub directory: PathBuf,
     /// `inline`, default true: may clients post documents of their own?
     pub inline: bool,
 }

@@ -22,6 +22,7 @@ mod headers;
 mod interpreter;
 pub mod parse;
 mod progress;
+pub mod registry;
 mod uri_template;
 
 pub use call::{Call, Reply, Response};

@@ -22,7 +22,7 @@ use std::{
     cell::RefCell,
     fmt,
     path::{Path, PathBuf},
-    sync::{Condvar, Mutex, PoisonError},
+    sync::{Arc, Condvar, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -50,6 +50,9 @@ pub struct Cages {
     free: Mutex<usize>,
     freed: Condvar,
 }
+
+/// The one set of children that everything in a process shares.
+pub type SharedCages = Arc<Cages>;
 
 /// The machine was too busy for an expression: nothing is known of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -87,7 +90,10 @@ impl Cages {
         let test = std::env::current_exe().expect("the system knows which executable this is");
         // target/debug/deps/errand_shared-0123456789abcdef
         let folder = test.ancestors().nth(2).expect("tests are two folders deep");
-        Self::of(folder.join("examples/cage"), &Limits::default())
+        let cages = Self::of(folder.join("examples/cage"), &Limits::default());
+        assert!(cages.program.exists(), "{} is missing: run ./test", cages.program.display());
+        // Other tests want to compute too.
+        Self { patience: Duration::from_mins(2), ..cages }
     }
 
     /// Waits for a place for one more child.
@@ -209,3 +215,6 @@ impl fmt::Debug for Cage<'_> {
         formatter.debug_struct("Cage").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,6 +51,11 @@ impl Process {
         })
     }
 
+    #[cfg(test)]
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends one line and reads one. Never reads more than an answer may have.
     pub(super) fn ask(&mut self, request: &Request, until: Instant) -> Result<Answer, Failure> {
         let mut line = serde_json::to_vec(request).expect("texts and values are JSON");

@@ -166,6 +166,7 @@ impl Checker<'_> {
                     .collect()
             }),
             apis: std::mem::take(&mut self.apis),
+            is_caged: !self.caged.is_empty(),
         })
     }
 

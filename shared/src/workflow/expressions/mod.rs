@@ -166,6 +166,12 @@ pub(super) fn is_true(value: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{
+        collection::vec,
+        prelude::*,
+        sample,
+        test_runner::{Config, TestCaseError, TestRunner},
+    };
     use serde_json::json;
 
     use super::*;
@@ -238,23 +244,161 @@ mod tests {
         shared::<Expression>();
     }
 
-    proptest::proptest! {
-        #[test]
-        fn no_expression_panics(
-            tokens in proptest::collection::vec(proptest::sample::select(&[
-                ".", ".a", ".b", "[", "]", "(", ")", "{", "}", ":", ",", "1", "-1", "0", "1e999", "0.5",
-                "\"x\"", "\"", "\\(", "$input", "$x", "+", "-", "*", "/", "%", "==", "<", "and", "or", "//",
-                "if", "then", "elif", "else", "end", "?", "|", "..", "true", "null", "not", "import", "as",
-                "99999999999999999999", "-9223372036854775808", "try", "@json", "#", "\n", ";", "reduce",
-            ][..]), 1..24)
-        ) {
-            let data = json!({"a": [1, "ü", {"b": 0}], "b": -9_223_372_036_854_775_808_i64});
-            for source in [tokens.join(" "), tokens.concat()] {
-                let compiled = Expression::compile(&source, Phase::Export.into(), 4096);
-                if compiled.is_ok_and(|expression| expression.caged().is_none()) {
-                    let _ = evaluate(&source, &data);
-                }
-            }
+    /// Trees of everything that the whitelist accepts, and a little more.
+    fn trees() -> impl Strategy<Value = String> {
+        const LEAVES: &[&str] = &[
+            ".",
+            ".a",
+            ".b",
+            ".s",
+            ".a[0]",
+            ".a[-1]",
+            ".a[1:]",
+            ".a.b?",
+            ".\"s\"",
+            "$input",
+            "null",
+            "true",
+            "false",
+            "0",
+            "-1",
+            "0.1",
+            "3",
+            "9007199254740993",
+            "1e300",
+            "1e999",
+            "\"\"",
+            "\"x\"",
+            "\"\\u0000ü\"",
+            "[]",
+            "{a}",
+            "{$input}",
+            "..",
+            "length",
+            ".[]",
+        ];
+        sample::select(LEAVES).prop_map(str::to_owned).prop_recursive(5, 48, 3, |inner| {
+            const OPERATORS: &[&str] =
+                &["+", "-", "/", "%", "==", "!=", "<", ">=", "and", "or", "//", "*", ",", "|"];
+            let operator = sample::select(OPERATORS);
+            prop_oneof![
+                8 => (inner.clone(), operator, inner.clone())
+                    .prop_map(|(left, operator, right)| format!("({left}) {operator} ({right})")),
+                1 => inner.clone().prop_map(|within| format!("[{within}]")),
+                1 => (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("[{a}, {b}]")),
+                1 => (inner.clone(), inner.clone()).prop_map(|(k, v)| format!("{{({k}): {v}}}")),
+                1 => (inner.clone(), inner.clone(), inner.clone())
+                    .prop_map(|(a, b, c)| format!("if {a} then {b} else {c} end")),
+                1 => inner.clone().prop_map(|within| format!("\"<\\({within})>\"")),
+                1 => inner.clone().prop_map(|within| format!("-({within})")),
+                1 => inner.clone().prop_map(|within| format!("({within}).a?")),
+                1 => inner.prop_map(|within| format!("({within})?")),
+            ]
+        })
+    }
+
+    /// Any order of words.
+    fn words() -> impl Strategy<Value = String> {
+        const WORDS: &[&str] = &[
+            ".",
+            ".a",
+            ".b",
+            "[",
+            "]",
+            "(",
+            ")",
+            "{",
+            "}",
+            ":",
+            ",",
+            "1",
+            "-1",
+            "0",
+            "1e999",
+            "0.5",
+            "\"x\"",
+            "\"",
+            "\\(",
+            "$input",
+            "$x",
+            "+",
+            "-",
+            "*",
+            "/",
+            "%",
+            "==",
+            "<",
+            "and",
+            "or",
+            "//",
+            "if",
+            "then",
+            "elif",
+            "else",
+            "end",
+            "?",
+            "|",
+            "..",
+            "true",
+            "null",
+            "not",
+            "import",
+            "as",
+            "99999999999999999999",
+            "-9223372036854775808",
+            "try",
+            "@json",
+            "#",
+            "\n",
+            ";",
+            "reduce",
+        ];
+        (vec(sample::select(WORDS), 1..24), sample::select(&[" ", ""][..]))
+            .prop_map(|(words, between)| words.join(between))
+    }
+
+    /// What the whitelist accepts gives what jaq with its standard library gives, in the cage, and no
+    /// more than its shape allows.
+    fn agrees(source: &str, cage: &Cage<'_>) -> Result<bool, TestCaseError> {
+        let Ok(expression) = Expression::compile(source, Phase::Task.into(), 4096) else {
+            return Ok(false);
+        };
+        let Place::Here(_, copies) = expression.place else { return Ok(false) };
+        let data =
+            json!({"a": [1, "ü", {"b": 0}], "b": -9_223_372_036_854_775_808_i64, "s": "a,b"});
+        let input = json!({"big": u64::MAX, "f": 0.1});
+        let variable = |name: &str| match name {
+            "input" => Cow::Borrowed(&input),
+            name => Cow::Owned(json!(name)),
+        };
+        let cages = Cages::for_tests();
+        let here = expression.evaluate(&data, variable, &Evaluator::new(&cages));
+        let values: Vec<_> = expression.variables.iter().map(|name| variable(name)).collect();
+        let there = cage.evaluate(source, &expression.variables, &values, &data);
+        let there = there.map_err(|why| format!("`{}` {why}.", source.trim()));
+        prop_assert_eq!(&here, &there, "{}", source);
+        if let Ok(result) = here {
+            let given =
+                value::bytes(&data) + values.iter().map(|value| value::bytes(value)).sum::<usize>();
+            let most =
+                (given + source.len()) * (copies + 1) * 2 + 64 * value::bytes(&json!({"": ""}));
+            prop_assert!(value::bytes(&result) <= most, "{} gives too much", source);
         }
+        Ok(true)
+    }
+
+    #[test]
+    fn what_is_evaluated_here_is_what_the_cage_would_give() {
+        let cages = Cages::for_tests();
+        let cage = Cage::new(&cages);
+        let accepted = Cell::new(0);
+        let sources = prop_oneof![3 => trees(), 1 => words()];
+        let mut runner = TestRunner::new(Config { cases: 512, ..Config::default() });
+        let checked = runner.run(&sources, |source| {
+            accepted.set(accepted.get() + usize::from(agrees(&source, &cage)?));
+            Ok(())
+        });
+        checked.unwrap_or_else(|failure| panic!("{failure}"));
+        assert!(accepted.get() > 64, "only {} were accepted", accepted.get());
     }
 }

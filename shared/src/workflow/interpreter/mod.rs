@@ -40,8 +40,8 @@ pub enum Outcome {
     Completed(Value),
     /// It failed.
     Faulted(WorkflowError),
-    /// The machine was too busy for one of its expressions: nothing happened. Drop the checkpoint and
-    /// the replies, and step later from what was written before.
+    /// The machine was too busy for one of its expressions. The checkpoint is as it was: step again
+    /// later, with the same replies.
     Interrupted,
 }
 
@@ -64,6 +64,7 @@ pub fn step(
     _random: &mut dyn FnMut() -> f64,
 ) -> Outcome {
     if checkpoint.end.is_none() {
+        let before = workflow.is_caged.then(|| checkpoint.clone());
         let mut root = checkpoint.root.take();
         let evaluator = Evaluator::new(cages);
         let mut job = Job { workflow, limits, checkpoint, replies, now, started: 0, evaluator };
@@ -71,7 +72,8 @@ pub fn step(
         let interrupted = job.evaluator.is_interrupted();
         // Its child ends here.
         drop(job);
-        if interrupted {
+        if let (true, Some(before)) = (interrupted, before) {
+            *checkpoint = before;
             return Outcome::Interrupted;
         }
         checkpoint.root = root;
