@@ -10,7 +10,14 @@ use std::{
 use serde_json::json;
 
 use super::*;
-use crate::workflow::expressions::{Evaluator, Expression, Phase};
+use crate::{
+    time::Timestamp,
+    workflow::{
+        CheckError, Checkpoint, Outcome, check, check_submitted,
+        expressions::{Evaluator, Expression, Phase},
+        step,
+    },
+};
 
 /// Cages whose children may compute for a second.
 fn cages() -> Cages {
@@ -329,4 +336,70 @@ fn no_child_outlives_a_killed_parent() {
         assert!(Instant::now() < until, "the child still runs");
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// A document whose only task sets `x` to `source`.
+fn document(source: &str) -> Value {
+    json!({
+        "document": {"dsl": "1.0.3", "namespace": "a", "name": "b", "version": "1.0.0"},
+        "do": [{"t": {"set": {"x": format!("${{ {source} }}")}}}]
+    })
+}
+
+fn step_once(source: &str, cages: &Cages) -> (Outcome, Checkpoint) {
+    let limits = Limits::default();
+    let workflow = check(&document(source), &limits, None).unwrap();
+    let now = Timestamp::from_seconds(1_700_000_000).unwrap();
+    let mut checkpoint = Checkpoint::start("job", json!([1, 2]), now);
+    let outcome = step(&workflow, &limits, cages, &mut checkpoint, Vec::new(), now, &mut || 0.5);
+    (outcome, checkpoint)
+}
+
+#[test]
+fn a_step_is_completed_faulted_or_interrupted() {
+    let cages = cages();
+    let (outcome, _) = step_once("map(. * 2) | add", &cages);
+    assert_eq!(outcome, Outcome::Completed(json!({"x": 6})));
+    let (outcome, _) = step_once("\"a\" * 2000000000", &cages);
+    let Outcome::Faulted(error) = outcome else { panic!("{outcome:?}") };
+    assert_eq!((error.status, error.instance.as_deref()), (400, Some("/do/0/t")));
+    assert!(error.kind.ends_with("/expression"), "{}", error.kind);
+    assert!(error.detail.unwrap().ends_with(&format!("{MEMORY}.")));
+    let busy =
+        Cages { cpu_seconds: 10, patience: Duration::from_millis(300), ..Cages::for_tests() };
+    let (outcome, checkpoint) = step_once("def f: f; f", &busy);
+    assert_eq!(outcome, Outcome::Interrupted);
+    let start =
+        Checkpoint::start("job", json!([1, 2]), Timestamp::from_seconds(1_700_000_000).unwrap());
+    assert_eq!(checkpoint, start);
+}
+
+#[test]
+fn a_new_document_is_compiled_in_one_child_and_an_accepted_one_not_again() {
+    let check_new = |document: &Value, cages: &Cages| {
+        check_submitted(document, &Limits::default(), None, cages)
+    };
+    let cages = cages();
+    let honest = document("map(. * 2) | add");
+    assert!(check_new(&honest, &cages).unwrap().is_caged());
+    assert!(!check_new(&document(".a"), &cages).unwrap().is_caged());
+    let mut wrong = document("map(nope)");
+    wrong["output"] = json!({"as": ". | $input"});
+    wrong["unknown"] = json!(1);
+    let Err(CheckError::Problems(problems)) = check_new(&wrong, &cages) else { panic!() };
+    let problems: Vec<_> =
+        problems.iter().map(|found| (found.pointer.as_str(), found.detail.as_str())).collect();
+    assert_eq!(
+        problems,
+        [
+            ("/unknown", "Unknown property `unknown`."),
+            ("/do/0/t/set/x", "Unknown filter `nope`."),
+            ("/output/as", "Variable `$input` has no value here."),
+        ]
+    );
+    // What is accepted needs no child, here one that could not even be started.
+    let missing = Cages::of("/nonexistent".into(), &Limits::default());
+    assert!(check(&honest, &Limits::default(), None).is_ok());
+    assert!(matches!(check_new(&honest, &missing), Err(CheckError::Interrupted(_))));
+    assert!(check_new(&document(".a"), &missing).is_ok());
 }
