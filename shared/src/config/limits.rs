@@ -15,6 +15,8 @@ pub(super) fn read(section: &Section) -> Limits {
         // Documents and checkpoints are read recursively.
         nesting: section.number("nesting", 1..=64).unwrap_or(default.nesting),
         expression_bytes: size("expression_bytes", default.expression_bytes),
+        branches: size("branches", default.branches),
+        loop_items: size("loop_items", default.loop_items),
         task_starts: count("task_starts", default.task_starts),
         calls: count("calls", default.calls),
         checkpoint_bytes: size("checkpoint_bytes", default.checkpoint_bytes),
@@ -29,10 +31,6 @@ pub(super) fn read(section: &Section) -> Limits {
             .unwrap_or(default.max_deadline),
         streams_per_user: size("streams_per_user", default.streams_per_user),
     };
-    // Bounds of parts that do not exist yet.
-    for key in ["branches", "loop_items"] {
-        count(key, 1);
-    }
     section.finish();
     limits
 }

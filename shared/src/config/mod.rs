@@ -358,6 +358,10 @@ pub struct Limits {
     pub nesting: usize,
     /// `expression_bytes`, default 4,096: of one expression.
     pub expression_bytes: usize,
+    /// `branches`, default 32: of one fork.
+    pub branches: usize,
+    /// `loop_items`, default 1,000: of one loop.
+    pub loop_items: usize,
     /// `task_starts`, default 100,000: in one job.
     pub task_starts: u64,
     /// `calls`, default 20,000: in one job.
@@ -381,6 +385,8 @@ impl Default for Limits {
             tasks: 200,
             nesting: 16,
             expression_bytes: 4_096,
+            branches: 32,
+            loop_items: 1_000,
             task_starts: 100_000,
             calls: 20_000,
             checkpoint_bytes: 1_048_576,

@@ -39,14 +39,7 @@ impl Checker<'_> {
         let body =
             fields.get("body").and_then(|(value, place)| self.template(value, &place, Phase::Task));
         let output = self.output(&fields);
-        let redirect = match fields.get("redirect") {
-            Some((Value::Bool(redirect), _)) => *redirect,
-            Some((_, place)) => {
-                self.refuse(&place, "This must be `true` or `false`.");
-                false
-            }
-            None => false,
-        };
+        let redirect = self.boolean(&fields, "redirect");
         let (api, address) = endpoint?;
         Some(HttpCall { method: method?.0, address, api, headers, query, body, output, redirect })
     }

@@ -1,18 +1,23 @@
 //! From a JSON value to a [`Workflow`], or to everything that is wrong with it.
 
 mod call;
+mod error;
 mod fields;
 mod refusals;
 mod task;
 
 use serde_json::Value;
 
-use self::fields::{Fields, Place};
+use self::{
+    error::Reusable,
+    fields::{Fields, Place},
+};
 use super::{
     cage::{Cage, Cages, Interrupted},
-    document::Workflow,
-    expressions::{Expression, Phase, Template, whole_expression},
+    document::{Shaping, Workflow},
+    expressions::{Expression, Phase, Scope, Template, whole_expression},
     parse::{Problem, is_too_deep},
+    schema::Schema,
 };
 use crate::config::{DownstreamApis, Limits};
 
@@ -96,6 +101,8 @@ fn read<'a>(
         problems: Vec::new(),
         tasks: 0,
         apis: Vec::new(),
+        reusable: Reusable::default(),
+        locals: Vec::new(),
         caged: Vec::new(),
     };
     if is_too_deep(document) {
@@ -119,6 +126,9 @@ struct Checker<'a> {
     problems: Vec<Problem>,
     tasks: usize,
     apis: Vec<String>,
+    reusable: Reusable,
+    /// Variables of the loops and handlers around the present place.
+    locals: Vec<String>,
     caged: Vec<Caged>,
 }
 
@@ -131,21 +141,20 @@ impl Checker<'_> {
     }
 
     fn workflow(&mut self, document: &Value, root: &Place) -> Option<Workflow> {
-        let known = ["document", "input", "use", "do", "output", "evaluate"];
-        let fields = self.fields(document, root, &known, |name| match name {
-            "timeout" => Some(refusals::not_yet(name)),
-            "schedule" => Some("A job runs once; start it again from outside.".to_owned()),
-            _ => None,
+        let known = ["document", "input", "use", "timeout", "do", "output", "evaluate"];
+        let fields = self.fields(document, root, &known, |name| {
+            (name == "schedule").then(|| "A job runs once; start it again from outside.".to_owned())
         })?;
         let header = self
             .required(&fields, "document")
             .and_then(|(value, place)| self.header(value, &place));
-        let input_from = self.filter(&fields, "input", "from", Phase::WorkflowInput);
+        let input = self.shaping(&fields, "input", "from", Phase::WorkflowInput);
         if let Some((value, place)) = fields.get("use") {
-            self.fields(value, &place, &[], |name| Some(refusals::reusable(name)));
+            self.reusable(value, &place);
         }
+        let timeout = self.timeout(&fields, Phase::WorkflowInput);
         let tasks = self.required(&fields, "do").map(|(value, place)| self.tasks(value, &place, 1));
-        let output_as = self.filter(&fields, "output", "as", Phase::WorkflowOutput);
+        let output = self.shaping(&fields, "output", "as", Phase::WorkflowOutput);
         if let Some((value, place)) = fields.get("evaluate") {
             self.evaluate(value, &place);
         }
@@ -156,8 +165,9 @@ impl Checker<'_> {
             namespace,
             name,
             version,
-            input_from,
-            output_as,
+            input,
+            output,
+            timeout,
             tasks: tasks?,
             configuration: self.configuration.map(|configured| {
                 let named = self.apis.iter();
@@ -220,15 +230,16 @@ impl Checker<'_> {
         }
     }
 
-    /// `input.from`, `output.as`, `export.as`: a string is an expression with or without `${ }`.
-    fn filter(&mut self, fields: &Fields, name: &str, key: &str, phase: Phase) -> Option<Template> {
-        let (value, place) = fields.get(name)?;
-        let fields = self.fields(value, &place, &[key], |name| {
-            let detail = "`schema` is not supported yet; the data would not be checked.";
-            (name == "schema").then(|| detail.to_owned())
-        })?;
-        let (value, place) = fields.get(key)?;
-        match value {
+    /// `input`, `output` or `export`; in its `from` or `as` a string is an expression with or without
+    /// `${ }`.
+    fn shaping(&mut self, fields: &Fields<'_>, name: &str, key: &str, phase: Phase) -> Shaping {
+        let Some((value, place)) = fields.get(name) else {
+            return Shaping::default();
+        };
+        let Some(fields) = self.fields(value, &place, &[key, "schema"], |_| None) else {
+            return Shaping::default();
+        };
+        let template = fields.get(key).and_then(|(value, place)| match value {
             Value::String(text) => {
                 let expression = self.expression(text, &place, phase)?;
                 Some(Template::Expression(Box::new(expression)))
@@ -238,15 +249,38 @@ impl Checker<'_> {
                 self.refuse(&place, "This must be an expression or an object.");
                 None
             }
+        });
+        let schema = fields.get("schema").and_then(|(value, place)| self.schema(value, &place));
+        Shaping { template, schema }
+    }
+
+    fn schema(&mut self, value: &Value, place: &Place) -> Option<Schema> {
+        let fields = self.fields(value, place, &["format", "document"], |name| {
+            (name == "resource").then(|| refusals::ELSEWHERE.to_owned())
+        })?;
+        if let Some((value, place)) = fields.get("format")
+            && value != "json"
+        {
+            self.refuse(&place, "Only JSON Schema is supported; write `json`.");
         }
+        if fields.object.contains_key("resource") {
+            return None;
+        }
+        let (value, place) = self.required(&fields, "document")?;
+        if !value.is_object() && !value.is_boolean() {
+            self.refuse(&place, "This must be a JSON Schema.");
+            return None;
+        }
+        let compiled = Schema::compile(value);
+        compiled.map_err(|(within, detail)| self.refuse(&place.below(&within), detail)).ok()
     }
 
     /// A string that is an expression, with or without `${ }`.
     fn expression(&mut self, text: &str, place: &Place, phase: Phase) -> Option<Expression> {
         let source = whole_expression(text).map(|inner| inner.unwrap_or(text));
-        let compiled = source.and_then(|source| {
-            Expression::compile(source, phase.into(), self.limits.expression_bytes)
-        });
+        let scope = Scope { phase, locals: &self.locals };
+        let compiled = source
+            .and_then(|source| Expression::compile(source, scope, self.limits.expression_bytes));
         let compiled = compiled.map_err(|detail| self.refuse(place, detail)).ok()?;
         if let Some((source, variables)) = compiled.caged() {
             let (source, variables) = (source.to_owned(), variables.to_vec());
@@ -319,4 +353,4 @@ fn is_semantic_version(text: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -4,6 +4,8 @@
 //! variable of its own, no interpolation within an interpolation (each level may double a backslash).
 //! Bounded time: an index is written out, because jq searches an array for an array.
 
+use std::collections::BTreeSet;
+
 use jaq_core::{
     load::{
         Lexer,
@@ -80,13 +82,11 @@ pub(in crate::workflow) struct Scope<'a> {
 }
 
 impl Scope<'_> {
-    /// All names.
+    /// All names, each once: an inner one hides an outer one, and one of the specification.
     pub(super) fn variables(self) -> impl Iterator<Item = String> {
-        let specified = self.phase.variables().iter().copied();
-        // A local one hides one of the specification.
-        let specified =
-            specified.filter(move |name| !self.locals.iter().any(|local| local == name));
-        specified.chain(self.locals.iter().map(String::as_str)).map(str::to_owned)
+        let all = self.phase.variables().iter().copied();
+        let all: BTreeSet<&str> = all.chain(self.locals.iter().map(String::as_str)).collect();
+        all.into_iter().map(str::to_owned)
     }
 
     fn has(self, name: &str) -> bool {
