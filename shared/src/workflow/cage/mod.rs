@@ -37,7 +37,7 @@ use crate::config::Limits;
 
 /// How long an answer, or a place for a child, is waited for. An expression that has not used up its
 /// CPU time by then was kept from it by others.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The children of one process: what starts them, and how many there may be at once.
 ///
