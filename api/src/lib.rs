@@ -13,11 +13,17 @@ mod router;
 mod sessions;
 mod state;
 mod streams;
+mod workflows;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum_server::{Handle, Server};
-use errand_shared::{config::Config, storage::SharedStore, time::SharedClock};
+use errand_shared::{
+    config::Config,
+    storage::SharedStore,
+    time::SharedClock,
+    workflow::{cage::SharedCages, registry::RegistryError},
+};
 use hyper_util::rt::TokioTimer;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -38,28 +44,38 @@ pub struct Api {
     state: Arc<AppState>,
 }
 
-/// The address cannot be listened on.
+/// Why the API cannot start.
 #[derive(Debug, thiserror::Error)]
-#[error("[api] listen: cannot listen on {address}")]
-pub struct BindError {
-    address: SocketAddr,
-    source: std::io::Error,
+pub enum BindError {
+    /// The address cannot be listened on.
+    #[error("[api] listen: cannot listen on {address}")]
+    Address {
+        /// The configured one.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A registered workflow cannot be used.
+    #[error(transparent)]
+    Workflows(#[from] RegistryError),
 }
 
 impl Api {
-    /// Takes the configured address; answers nothing yet.
+    /// Reads the registered workflows and takes the configured address; answers nothing yet.
     pub async fn bind(
         config: &Config,
         store: SharedStore,
         clock: SharedClock,
+        cages: SharedCages,
     ) -> Result<Self, BindError> {
+        let state = AppState::new(config, store, clock, cages)?;
         let address = config.api.listen;
-        let failed = |source| BindError { address, source };
+        let failed = |source| BindError::Address { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let listener = listener.into_std().map_err(failed)?;
         let server = axum_server::from_tcp(listener).map_err(failed)?;
-        Ok(Self { server, address, state: Arc::new(AppState::new(config, store, clock)) })
+        Ok(Self { server, address, state: Arc::new(state) })
     }
 
     /// Where it listens.

@@ -14,6 +14,7 @@ use crate::{
     problem::{self, Problem},
     sessions,
     state::AppState,
+    workflows,
 };
 
 pub(crate) fn router(state: Arc<AppState>) -> Router {
@@ -25,6 +26,7 @@ pub(crate) fn router(state: Arc<AppState>) -> Router {
         .route("/v1/jobs/{id}/resume", post(jobs::resume))
         .route("/v1/sessions", get(sessions::list))
         .route("/v1/sessions/{key}", get(sessions::get).delete(sessions::stop))
+        .route("/v1/workflows", get(workflows::list))
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/problems/{name}", get(problem::page))

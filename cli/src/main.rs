@@ -4,6 +4,7 @@
 //! 0 done, 1 failed, 2 wrong usage or configuration.
 
 mod doctor;
+mod dry_run;
 mod error;
 mod keys;
 mod migrate;
@@ -16,7 +17,7 @@ mod workflow;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use errand_shared::telemetry;
+use errand_shared::{telemetry, workflow::cage::run_if_caged};
 
 use self::error::CommandError;
 
@@ -41,8 +42,13 @@ enum Command {
     Simulator(simulator::Arguments),
 }
 
+fn main() -> ExitCode {
+    run_if_caged();
+    start()
+}
+
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn start() -> ExitCode {
     let command = Arguments::parse().command;
     match command {
         Command::Quickstart(_) => telemetry::init_quietly(),

@@ -36,6 +36,9 @@ const OPERATOR_PAUSE: Duration = Duration::from_mins(1);
 /// Bounds of the delay while there is no token to be had.
 const TOKEN_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(5));
 
+/// How long a job is left alone for whose expressions the machine was too busy.
+const BUSY_PAUSE: Duration = Duration::from_secs(5);
+
 /// How often a job that only computes is recorded.
 const RECORD_LONG_STEPS: Duration = Duration::from_secs(1);
 
@@ -122,9 +125,18 @@ impl Advance<'_> {
         let mut recorded = Instant::now();
         loop {
             let now = self.now();
+            // A step that is interrupted wants the same replies again.
+            let kept = if workflow.is_caged() { replies.clone() } else { Vec::new() };
             let outcome = self.step(&workflow, &mut state, std::mem::take(&mut replies), now).await;
             let next = match outcome {
                 Outcome::Completed(output) => Next::Complete(output),
+                Outcome::Interrupted if kept.is_empty() => Next::Wait { due_at: now + BUSY_PAUSE },
+                // A reply may be lost to the world: it is kept here until there is time for it.
+                Outcome::Interrupted => {
+                    tokio::time::sleep(BUSY_PAUSE).await;
+                    replies = kept;
+                    continue;
+                }
                 Outcome::Faulted(error) => Next::Fault(error.into()),
                 // A long step that let others run, and nothing to wait for: recorded now and then,
                 // so that whoever goes on with it does not begin anew.
@@ -179,9 +191,20 @@ impl Advance<'_> {
         let began = Instant::now();
         let outcome = tokio::task::block_in_place(|| {
             // No document can ask for jitter yet.
-            step(workflow, limits, &mut state.checkpoint, replies, now, &mut || 0.0)
+            step(
+                workflow,
+                limits,
+                &self.context.cages,
+                &mut state.checkpoint,
+                replies,
+                now,
+                &mut || 0.0,
+            )
         });
-        state.evaluated += began.elapsed();
+        // That it waited for others is not the job's doing.
+        if outcome != Outcome::Interrupted {
+            state.evaluated += began.elapsed();
+        }
         outcome
     }
 

@@ -24,6 +24,7 @@ use errand_shared::{
     sessions::Sessions,
     storage::SharedStore,
     time::SharedClock,
+    workflow::cage::SharedCages,
 };
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -50,6 +51,7 @@ struct Context {
     identity: IdentityConfig,
     downstream_apis: DownstreamApis,
     limits: Limits,
+    cages: SharedCages,
     http: reqwest::Client,
     leases: Leases,
     /// How many jobs compute at once: not so many that nothing else gets a core.
@@ -60,7 +62,12 @@ struct Context {
 
 impl Worker {
     /// Claims nothing yet.
-    pub fn new(config: &Config, store: SharedStore, clock: SharedClock) -> Self {
+    pub fn new(
+        config: &Config,
+        store: SharedStore,
+        clock: SharedClock,
+        cages: SharedCages,
+    ) -> Self {
         let slowest = config.downstream_apis.values().map(|api| api.timeout).max();
         let stopping = CancellationToken::new();
         let webhooks = Webhooks::new(config, Arc::clone(&store), Arc::clone(&clock));
@@ -74,6 +81,7 @@ impl Worker {
             identity: config.identity.clone(),
             downstream_apis: config.downstream_apis.clone(),
             limits: config.limits.clone(),
+            cages,
             http: http::client(slowest.unwrap_or_default()),
             stopping,
         };

@@ -16,11 +16,16 @@ use errand_shared::{
     storage::{IdempotencyKey, NewJob, Replay, Submission, Submitted},
     telemetry::child_traceparent,
     time::Timestamp,
-    workflow::parse::parse_json,
+    workflow::{CheckError, parse::parse_json},
 };
+use serde_json::Value;
 use uuid::Uuid;
 
-use super::{get::load, representation::accepted, request::Request};
+use super::{
+    get::load,
+    representation::accepted,
+    request::{Documents, Request},
+};
 use crate::{authentication::Authenticated, problem::Problem, refusal, state::AppState};
 
 /// The endpoint, as far as `Idempotency-Key` is concerned.
@@ -30,6 +35,9 @@ const MAX_IDEMPOTENCY_KEY: usize = 255;
 
 /// How long a client may take to send its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// After this a document may be sent again that could not be checked.
+const CHECK_AGAIN_SECONDS: u64 = 10;
 
 /// How often a session that changes under a submission is looked at again.
 const SESSION_ATTEMPTS: usize = 3;
@@ -44,10 +52,7 @@ pub(crate) async fn submit(
     let key = idempotency_key(&headers)?;
     let body = read_body(&headers, body, state.limits.body_bytes).await?;
     let value = parse_json(&body).map_err(|problem| Problem::invalid_body(vec![problem]))?;
-    let AppState { limits, downstream_apis, webhooks, inline, .. } = &*state;
-    let now = state.clock.now();
-    let request = Request::read(value, limits, downstream_apis, webhooks, *inline, now)
-        .map_err(Problem::invalid_body)?;
+    let request = read(&state, value).await?;
     let idempotency = key.map(|key| IdempotencyKey { endpoint: ENDPOINT, key, body: &body });
     if let Some(key) = &idempotency {
         let replay = state.store.find_replay(&caller.principal, key).await;
@@ -61,6 +66,26 @@ pub(crate) async fn submit(
         child_traceparent(headers.get("traceparent").and_then(|value| value.to_str().ok()));
     let id = store(&state, &caller, &request, idempotency, &traceparent).await?;
     answer(&state, id, &caller).await
+}
+
+/// Reads the body beside the threads that serve everybody: expressions are compiled for it.
+async fn read(state: &Arc<AppState>, body: Value) -> Result<Request, Problem> {
+    let state = Arc::clone(state);
+    let reading = tokio::task::spawn_blocking(move || {
+        let AppState { registry, inline, limits, downstream_apis, cages, webhooks, .. } = &*state;
+        let documents =
+            Documents { registry, inline: *inline, limits, apis: downstream_apis, cages };
+        Request::read(body, &documents, webhooks, state.clock.now())
+    });
+    match reading.await {
+        Ok(Ok(request)) => Ok(request),
+        Ok(Err(CheckError::Problems(problems))) => Err(Problem::invalid_body(problems)),
+        Ok(Err(CheckError::Interrupted(_))) => Err(Problem::unavailable(
+            "There is too much to do to check the document's expressions.",
+            CHECK_AGAIN_SECONDS,
+        )),
+        Err(_) => Err(Problem::internal()),
+    }
 }
 
 /// Stores the job with its grant; returns the id of the job, or of the one that came first.

@@ -20,6 +20,9 @@ pub(super) fn read(section: &Section) -> Limits {
         task_starts: count("task_starts", default.task_starts),
         calls: count("calls", default.calls),
         checkpoint_bytes: size("checkpoint_bytes", default.checkpoint_bytes),
+        evaluation_cpu_seconds: section
+            .number("evaluation_cpu_seconds", 1..=10)
+            .unwrap_or(default.evaluation_cpu_seconds),
         evaluation_per_job: section
             .seconds("evaluation_seconds_per_job", 1..=86_400)
             .unwrap_or(default.evaluation_per_job),
@@ -28,8 +31,6 @@ pub(super) fn read(section: &Section) -> Limits {
             .unwrap_or(default.max_deadline),
         streams_per_user: size("streams_per_user", default.streams_per_user),
     };
-    // A bound of a part that does not exist yet.
-    count("evaluation_cpu_seconds", 1);
     section.finish();
     limits
 }

@@ -341,6 +341,8 @@ pub struct WebhooksConfig {
 /// Which workflows may run.
 #[derive(Debug, Clone)]
 pub struct WorkflowsConfig {
+    /// `directory`, default `workflows`: where the registered ones are.
+    pub directory: PathBuf,
     /// `inline`, default true: may clients post documents of their own?
     pub inline: bool,
 }
@@ -366,6 +368,8 @@ pub struct Limits {
     pub calls: u64,
     /// `checkpoint_bytes`, default 1 MiB.
     pub checkpoint_bytes: usize,
+    /// `evaluation_cpu_seconds`, default 2: of one child process, for expressions of one step.
+    pub evaluation_cpu_seconds: u64,
     /// `evaluation_seconds_per_job`, default 30: for all steps of one job together.
     pub evaluation_per_job: Duration,
     /// `max_deadline`, default `P400D`.
@@ -386,6 +390,7 @@ impl Default for Limits {
             task_starts: 100_000,
             calls: 20_000,
             checkpoint_bytes: 1_048_576,
+            evaluation_cpu_seconds: 2,
             evaluation_per_job: Duration::from_secs(30),
             max_deadline: Duration::from_hours(400 * 24),
             streams_per_user: 10,

@@ -28,6 +28,8 @@ pub struct Workflow {
     pub(super) apis: Vec<String>,
     /// What it was checked against; `None`: addresses are not decided.
     pub(super) configuration: Option<DownstreamApis>,
+    /// Whether an expression of it runs in a cage.
+    pub(super) is_caged: bool,
 }
 
 impl Workflow {
@@ -49,6 +51,12 @@ impl Workflow {
     /// Names of the downstream APIs it calls, each once, in the order of the document.
     pub fn apis(&self) -> &[String] {
         &self.apis
+    }
+
+    /// Whether some of its expressions run in a child process, so that a step of it can be
+    /// [`Interrupted`](super::Outcome::Interrupted).
+    pub fn is_caged(&self) -> bool {
+        self.is_caged
     }
 
     /// How many tasks it has, not counting those that only group others; `None` if it loops or jumps,

@@ -2,7 +2,8 @@
 //!
 //! The way of a document: [`parse`] reads it, [`check()`] turns it into a [`Workflow`] or says everything
 //! that is wrong with it, [`step`] moves a [`Checkpoint`] of it on. All of this is pure: no file, no
-//! socket, no clock, no token. What a task wants from the world is an [`Outcome`], what the world
+//! socket, no clock, no token; but for expressions that may run wild, which run in a child process
+//! ([`cage`]). What a task wants from the world is an [`Outcome`], what the world
 //! answers is a [`Reply`].
 //!
 //! To add a kind of task: its model in `document.rs` (the compiler then names every `match` that has to
@@ -14,6 +15,7 @@
 //! wish there, with its id, before it is told to anybody.
 
 pub mod address;
+pub mod cage;
 mod call;
 mod check;
 mod checkpoint;
@@ -25,11 +27,12 @@ mod headers;
 mod interpreter;
 pub mod parse;
 mod progress;
+pub mod registry;
 mod schema;
 mod uri_template;
 
 pub use call::{Call, Reply, Response};
-pub use check::check;
+pub use check::{CheckError, check, check_submitted};
 pub use checkpoint::{CHECKPOINT_FORMAT, Checkpoint};
 pub use document::Workflow;
 pub use error::WorkflowError;

@@ -39,3 +39,4 @@ mod suspension;
 mod token_exchange;
 mod token_failures;
 mod webhooks;
+mod workflow_documents;

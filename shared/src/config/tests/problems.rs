@@ -83,7 +83,6 @@ const TOML_PROBLEMS: &[(&str, &str, &str)] = &[
         "",
         "[telemetry] otlp_endpoint: `otlp_endpoint` is not supported yet",
     ),
-    ("workflows.directory = '/'", "", "[workflows] directory: `directory` is not supported yet"),
     (
         "",
         "dialect = 'canary-3f1c'",

@@ -13,6 +13,7 @@ use self::{
     fields::{Fields, Place},
 };
 use super::{
+    cage::{Cage, Cages, Interrupted},
     document::{Shaping, Workflow},
     expressions::{Expression, Phase, Scope, Template, whole_expression},
     parse::{Problem, is_too_deep},
@@ -23,9 +24,10 @@ use crate::config::{DownstreamApis, Limits};
 /// More problems than this help nobody.
 const MAX_PROBLEMS: usize = 100;
 
-/// Checks a document and compiles its expressions.
+/// Checks a document that was accepted before, and compiles its tree-shaped expressions.
 ///
-/// With `apis`, names and literal addresses, methods and paths are checked too, and the interpreter
+/// Its other expressions are known to be right since [`check_submitted`], and not looked at. With
+/// `apis`, names and literal addresses, methods and paths are checked too, and the interpreter
 /// decides about computed ones by what was configured then. Without, a call's address is only joined.
 ///
 /// # Errors
@@ -35,6 +37,63 @@ pub fn check(
     limits: &Limits,
     apis: Option<&DownstreamApis>,
 ) -> Result<Workflow, Vec<Problem>> {
+    let (workflow, checker) = read(document, limits, apis);
+    match workflow {
+        Some(workflow) if checker.problems.is_empty() => Ok(workflow),
+        _ => Err(checker.problems),
+    }
+}
+
+/// Checks a document of which nothing is known, as [`check`] does, and every expression of it.
+///
+/// Those that are not tree-shaped are compiled in one child process of `cages`, if there are any.
+/// Blocks meanwhile: a few milliseconds, and as long as the limits allow for what is hostile.
+///
+/// # Errors
+/// - [`CheckError::Problems`]: all at once, with pointers into the document.
+/// - [`CheckError::Interrupted`]: the machine is too busy; ask again later.
+pub fn check_submitted(
+    document: &Value,
+    limits: &Limits,
+    apis: Option<&DownstreamApis>,
+    cages: &Cages,
+) -> Result<Workflow, CheckError> {
+    let (workflow, mut checker) = read(document, limits, apis);
+    let cage = Cage::new(cages);
+    for Caged { place, source, variables } in std::mem::take(&mut checker.caged) {
+        // What killed a child is refused; more of its kind need not be tried.
+        if cage.is_spent() || cage.is_interrupted() {
+            break;
+        }
+        if let Err(detail) = cage.compile(&source, &variables) {
+            checker.refuse(&place, detail);
+        }
+    }
+    if cage.is_interrupted() {
+        return Err(CheckError::Interrupted(Interrupted));
+    }
+    match workflow {
+        Some(workflow) if checker.problems.is_empty() && !cage.is_spent() => Ok(workflow),
+        _ => Err(CheckError::Problems(checker.problems)),
+    }
+}
+
+/// Why a document is not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// Everything that is wrong with it.
+    #[error("the document has {} problem(s)", .0.len())]
+    Problems(Vec<Problem>),
+    /// Its expressions could not be compiled now.
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
+}
+
+fn read<'a>(
+    document: &Value,
+    limits: &'a Limits,
+    apis: Option<&'a DownstreamApis>,
+) -> (Option<Workflow>, Checker<'a>) {
     let root = Place::default();
     let mut checker = Checker {
         limits,
@@ -44,17 +103,20 @@ pub fn check(
         apis: Vec::new(),
         reusable: Reusable::default(),
         locals: Vec::new(),
+        caged: Vec::new(),
     };
-    let workflow = if is_too_deep(document) {
+    if is_too_deep(document) {
         checker.refuse(&root, "The document is nested deeper than 128 levels.");
-        None
-    } else {
-        checker.workflow(document, &root)
-    };
-    match workflow {
-        Some(workflow) if checker.problems.is_empty() => Ok(workflow),
-        _ => Err(checker.problems),
+        return (None, checker);
     }
+    (checker.workflow(document, &root), checker)
+}
+
+/// An expression that only a cage can tell to be right.
+struct Caged {
+    place: Place,
+    source: String,
+    variables: Vec<String>,
 }
 
 /// What is known so far while a document is read.
@@ -67,6 +129,7 @@ struct Checker<'a> {
     reusable: Reusable,
     /// Variables of the loops and handlers around the present place.
     locals: Vec<String>,
+    caged: Vec<Caged>,
 }
 
 impl Checker<'_> {
@@ -113,6 +176,7 @@ impl Checker<'_> {
                     .collect()
             }),
             apis: std::mem::take(&mut self.apis),
+            is_caged: !self.caged.is_empty(),
         })
     }
 
@@ -217,7 +281,12 @@ impl Checker<'_> {
         let scope = Scope { phase, locals: &self.locals };
         let compiled = source
             .and_then(|source| Expression::compile(source, scope, self.limits.expression_bytes));
-        compiled.map_err(|detail| self.refuse(place, detail)).ok()
+        let compiled = compiled.map_err(|detail| self.refuse(place, detail)).ok()?;
+        if let Some((source, variables)) = compiled.caged() {
+            let (source, variables) = (source.to_owned(), variables.to_vec());
+            self.caged.push(Caged { place: place.clone(), source, variables });
+        }
+        Some(compiled)
     }
 
     /// A value in which strings of the form `${ … }` are expressions.

@@ -115,9 +115,8 @@ impl Job<'_> {
         data: &Value,
         frame: &Frame<'_>,
     ) -> Result<Value, WorkflowError> {
-        let mut work = self.work;
-        let result = template.evaluate(data, &|name| self.variable(name, frame), &mut work);
-        self.work = work;
+        let variable = |name: &str| self.variable(name, frame);
+        let result = template.evaluate(data, &variable, &self.evaluator);
         checked(result.map_err(WorkflowError::expression)?)
     }
 
@@ -127,9 +126,8 @@ impl Job<'_> {
         data: &Value,
         frame: &Frame<'_>,
     ) -> Result<Value, WorkflowError> {
-        let mut work = self.work;
-        let result = expression.evaluate(data, |name| self.variable(name, frame), &mut work);
-        self.work = work;
+        let variable = |name: &str| self.variable(name, frame);
+        let result = expression.evaluate(data, variable, &self.evaluator);
         result.map_err(WorkflowError::expression)
     }
 

@@ -18,19 +18,18 @@ use serde_json::Value;
 
 use self::evaluation::{Frame, Surroundings};
 use super::{
+    cage::Cages,
     call::{Call, Reply},
     checkpoint::{Checkpoint, End, Json, ListState, TaskState},
     document::{Task, Then, Workflow},
     error::WorkflowError,
-    expressions::{WORK_BYTES, is_true},
+    expressions::{Evaluator, is_true},
     progress::{TaskEvent, task_pointer},
 };
 use crate::{config::Limits, time::Timestamp};
 
 /// How many tasks one step starts before it lets others run.
 const STEP_TASK_STARTS: usize = 1_000;
-/// How many bytes the expressions of one step look at before it lets others run.
-const STEP_BYTES: usize = WORK_BYTES / 16;
 
 /// What a job wants.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,39 +46,57 @@ pub enum Outcome {
     Completed(Value),
     /// It failed.
     Faulted(WorkflowError),
+    /// The machine was too busy for one of its expressions. The checkpoint is as it was: step again
+    /// later, with the same replies.
+    Interrupted,
 }
 
 /// Moves a job on until it wants something.
 ///
 /// Write `checkpoint` before acting on the outcome: the ids of its calls are fixed in it. A reply to
 /// a call that is not wanted is ignored. `random` gives numbers from 0 to 1, for jitter.
+///
+/// Expressions that are not tree-shaped run in a child process of `cages`, which is started for the
+/// first of them and is gone when this returns. Blocks while they run and while it waits for a place
+/// for the child; so call it where blocking is allowed, without a limit of your own on its duration.
+/// What an expression does to its child is an error of its task (`expression`, 400).
 pub fn step(
     workflow: &Workflow,
     limits: &Limits,
+    cages: &Cages,
     checkpoint: &mut Checkpoint,
     replies: Vec<Reply>,
     now: Timestamp,
     random: &mut dyn FnMut() -> f64,
 ) -> Outcome {
     if checkpoint.end.is_none() {
+        let before = workflow.is_caged.then(|| checkpoint.clone());
         checkpoint.unfreeze(now);
         let mut root = checkpoint.root.take();
         let noted = checkpoint.happened.len();
-        let mut job = Job {
-            workflow,
-            limits,
-            checkpoint,
-            replies,
-            now,
-            random,
-            noted,
-            started: 0,
-            work: 0,
-            calls: Vec::new(),
-            wake: None,
+        let (result, calls, wake, interrupted) = {
+            let mut job = Job {
+                workflow,
+                limits,
+                checkpoint,
+                replies,
+                now,
+                random,
+                noted,
+                started: 0,
+                evaluator: Evaluator::new(cages),
+                calls: Vec::new(),
+                wake: None,
+            };
+            let result = job.run(&mut root);
+            let interrupted = job.evaluator.is_interrupted();
+            // The child, if there was one, ends with the evaluator.
+            (result, job.calls, job.wake, interrupted)
         };
-        let result = job.run(&mut root);
-        let Job { calls, wake, .. } = job;
+        if let (true, Some(before)) = (interrupted, before) {
+            *checkpoint = before;
+            return Outcome::Interrupted;
+        }
         checkpoint.root = root;
         match result.and_then(|output| checkpoint.within(output, limits)) {
             Ok(None) => return Outcome::Pending { calls, wake },
@@ -180,8 +197,7 @@ struct Job<'a> {
     noted: usize,
     /// Tasks started in this step.
     started: usize,
-    /// Bytes looked at in this step.
-    work: usize,
+    evaluator: Evaluator<'a>,
     /// What is wanted, as far as the walk has come.
     calls: Vec<Call>,
     wake: Option<Timestamp>,
@@ -298,7 +314,7 @@ impl Job<'_> {
         around: Surroundings<'_>,
     ) -> Result<Flow, Fault> {
         if slot.is_none() {
-            if self.started >= STEP_TASK_STARTS || self.work >= STEP_BYTES {
+            if self.started >= STEP_TASK_STARTS || self.evaluator.is_spent() {
                 self.wake_at(self.now);
                 return Ok(Flow::Blocked);
             }

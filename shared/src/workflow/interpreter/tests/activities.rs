@@ -100,8 +100,15 @@ fn several_replies_fit_one_step() {
         Reply { call, result: Ok(response) }
     };
     let replies = vec![reply(3), reply(1), reply(9), reply(2)];
-    let outcome =
-        step(&job.workflow, &job.limits, &mut job.checkpoint, replies, job.now, &mut || 0.0);
+    let outcome = step(
+        &job.workflow,
+        &job.limits,
+        &job.cages,
+        &mut job.checkpoint,
+        replies,
+        job.now,
+        &mut || 0.0,
+    );
     assert_eq!(outcome, Outcome::Completed(json!(["1", "2", "3"])));
 }
 

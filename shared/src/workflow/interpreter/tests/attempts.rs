@@ -140,8 +140,15 @@ fn jitter_lies_between_its_bounds() {
         let mut job = start(&json!({ "retry": retry }));
         let response = Response { status: 500, headers: vec![], body: vec![] };
         let replies = vec![Reply { call: 1, result: Ok(response) }];
-        let outcome =
-            step(&job.workflow, &job.limits, &mut job.checkpoint, replies, job.now, &mut || chance);
+        let outcome = step(
+            &job.workflow,
+            &job.limits,
+            &job.cages,
+            &mut job.checkpoint,
+            replies,
+            job.now,
+            &mut || chance,
+        );
         assert_eq!(outcome, waits(job.now + Duration::from_secs(seconds)), "{chance}");
     }
 }

@@ -191,6 +191,7 @@ fn run_in_a_crashing_world(
     figures: &mut Figures,
 ) -> Seen {
     let limits = Limits::default();
+    let cages = Cages::for_tests();
     let mut world = World::default();
     let mut time = now();
     let start = Checkpoint::start("job", json!({}), time);
@@ -214,9 +215,11 @@ fn run_in_a_crashing_world(
         #[expect(clippy::cast_precision_loss, reason = "any number from 0 to 1 will do")]
         let jitter = chance.below(1_000) as f64 / 1_000.0;
         let mut from_text = read(&serde_json::to_string(&checkpoint).unwrap());
-        let again = step(workflow, &limits, &mut from_text, told.clone(), time, &mut || jitter);
+        let again =
+            step(workflow, &limits, &cages, &mut from_text, told.clone(), time, &mut || jitter);
         let replies = std::mem::take(&mut told);
-        let outcome = step(workflow, &limits, &mut checkpoint, replies, time, &mut || jitter);
+        let outcome =
+            step(workflow, &limits, &cages, &mut checkpoint, replies, time, &mut || jitter);
         assert_eq!(again, outcome);
         assert_eq!(from_text, checkpoint);
         checkpoint.take_happened();

@@ -60,6 +60,7 @@ fn call_to(uri: &str, more: &Value) -> Value {
 struct Driver {
     workflow: Workflow,
     limits: Limits,
+    cages: Cages,
     checkpoint: Checkpoint,
     now: Timestamp,
     happened: Vec<Happened>,
@@ -68,7 +69,9 @@ struct Driver {
 impl Driver {
     fn new(workflow: Workflow, input: Value) -> Self {
         let checkpoint = Checkpoint::start("job", input, now());
-        Self { workflow, limits: Limits::default(), checkpoint, now: now(), happened: Vec::new() }
+        let limits = Limits::default();
+        let cages = Cages::for_tests();
+        Self { workflow, limits, cages, checkpoint, now: now(), happened: Vec::new() }
     }
 
     fn step(&mut self, reply: Option<Reply>) -> Outcome {
@@ -77,7 +80,15 @@ impl Driver {
         assert_eq!(read, self.checkpoint);
         let replies: Vec<_> = reply.into_iter().collect();
         let step = |checkpoint: &mut Checkpoint, replies| {
-            step(&self.workflow, &self.limits, checkpoint, replies, self.now, &mut || 0.5)
+            step(
+                &self.workflow,
+                &self.limits,
+                &self.cages,
+                checkpoint,
+                replies,
+                self.now,
+                &mut || 0.5,
+            )
         };
         let outcome = step(&mut self.checkpoint, replies.clone());
         let again = step(&mut read, replies);
