@@ -30,6 +30,7 @@ mod logs;
 mod malformed;
 mod many_jobs;
 mod provider_outages;
+mod registered;
 mod retries;
 mod session_stop;
 mod sessions;
