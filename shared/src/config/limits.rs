@@ -12,8 +12,8 @@ pub(super) fn read(section: &Section) -> Limits {
     let limits = Limits {
         body_bytes: size("body_bytes", default.body_bytes),
         tasks: size("tasks", default.tasks),
-        // Documents and checkpoints are read recursively.
-        nesting: section.number("nesting", 1..=64).unwrap_or(default.nesting),
+        // A checkpoint is six JSON levels a list of tasks, and what reads it allows 128.
+        nesting: section.number("nesting", 1..=20).unwrap_or(default.nesting),
         expression_bytes: size("expression_bytes", default.expression_bytes),
         branches: size("branches", default.branches),
         loop_items: size("loop_items", default.loop_items),

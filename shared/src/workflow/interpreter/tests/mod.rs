@@ -459,6 +459,25 @@ fn the_deepest_data_survives_the_checkpoint() {
 }
 
 #[test]
+fn the_deepest_workflow_survives_the_checkpoint() {
+    let mut tasks = json!([{ "a": call_to("api/x", &json!({ "headers": { "A": "b" } })) }]);
+    // As deep as the configuration allows.
+    for _ in 1..20 {
+        tasks = json!([{ "t": { "try": tasks, "catch": { "retry": { "delay": "PT1S" } } } }]);
+    }
+    let header = json!({ "dsl": "1.0.3", "namespace": "a", "name": "b", "version": "1.0.0" });
+    let limits = Limits { nesting: 20, ..Limits::default() };
+    let document = json!({ "document": header, "do": tasks });
+    let workflow = check(&document, &limits, Some(&apis())).unwrap();
+    let mut job = Driver::new(workflow, json!({}));
+    job.step(None);
+    // A worker keeps it in a state of its own.
+    let kept = json!({ "a": { "b": serde_json::to_value(&job.checkpoint).unwrap() } });
+    parse_json(kept.to_string().as_bytes()).unwrap();
+    assert_eq!(job.answer(1, 200, &json!(1)), Outcome::Completed(json!(1)));
+}
+
+#[test]
 fn a_checkpoint_of_another_document_is_a_fault() {
     let mut job = Driver::new(workflow(&json!([{ "a": { "wait": "PT1S" } }])), json!({}));
     job.step(None);
