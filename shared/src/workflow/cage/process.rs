@@ -84,7 +84,7 @@ impl Process {
 
     fn receive(&mut self, until: Instant) -> io::Result<Vec<u8>> {
         let mut line = Vec::new();
-        let mut buffer = [0; 64 * 1024];
+        let mut buffer = [0; 16 * 1024];
         while line.last() != Some(&b'\n') {
             self.socket.set_read_timeout(Some(left(until)?))?;
             match self.socket.read(&mut buffer) {
