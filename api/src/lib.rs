@@ -15,11 +15,17 @@ mod router;
 mod sessions;
 mod state;
 mod streams;
+mod workflows;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum_server::{Handle, Server};
-use errand_shared::{config::Config, storage::SharedStore, time::SharedClock};
+use errand_shared::{
+    config::Config,
+    storage::SharedStore,
+    time::SharedClock,
+    workflow::{cage::SharedCages, registry::RegistryError},
+};
 use hyper_util::rt::TokioTimer;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -42,28 +48,38 @@ pub struct Api {
     state: Arc<AppState>,
 }
 
-/// The address cannot be listened on.
+/// Why the API cannot start.
 #[derive(Debug, thiserror::Error)]
-#[error("{key}: cannot listen on {address}")]
-pub struct BindError {
-    key: &'static str,
-    address: SocketAddr,
-    source: std::io::Error,
+pub enum BindError {
+    /// The address cannot be listened on.
+    #[error("{key}: cannot listen on {address}")]
+    Address {
+        /// Which one it is.
+        key: &'static str,
+        /// The configured one.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A registered workflow cannot be used.
+    #[error(transparent)]
+    Workflows(#[from] RegistryError),
 }
 
 impl Api {
-    /// Takes the configured address; answers nothing yet.
+    /// Reads the registered workflows and takes the configured address; answers nothing yet.
     pub async fn bind(
         config: &Config,
         store: SharedStore,
         clock: SharedClock,
+        cages: SharedCages,
     ) -> Result<Self, BindError> {
+        let state = Arc::new(AppState::new(config, store, clock, cages)?);
         let (server, address) = listen("[api] listen", config.api.listen).await?;
         let metrics = match config.telemetry.metrics_listen {
             Some(address) => Some(listen("[telemetry] metrics_listen", address).await?.0),
             None => None,
         };
-        let state = Arc::new(AppState::new(config, store, clock));
         Ok(Self { server, metrics, address, state })
     }
 
@@ -100,7 +116,7 @@ async fn listen(
     key: &'static str,
     address: SocketAddr,
 ) -> Result<(Server<SocketAddr>, SocketAddr), BindError> {
-    let failed = |source| BindError { key, address, source };
+    let failed = |source| BindError::Address { key, address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let listener = listener.into_std().map_err(failed)?;

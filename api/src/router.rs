@@ -17,6 +17,7 @@ use crate::{
     problem::{self, Problem},
     sessions,
     state::AppState,
+    workflows,
 };
 
 pub(crate) fn router(state: Arc<AppState>) -> Router {
@@ -35,6 +36,7 @@ pub(crate) fn router(state: Arc<AppState>) -> Router {
         .route("/v1/operator/jobs/{id}/cancel", post(operator::cancel))
         .route("/v1/sessions", get(sessions::list))
         .route("/v1/sessions/{key}", get(sessions::get).delete(sessions::stop))
+        .route("/v1/workflows", get(workflows::list))
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/openapi.json", get(openapi::json))

@@ -8,6 +8,10 @@ use errand_shared::{
     sessions::Sessions,
     storage::SharedStore,
     time::SharedClock,
+    workflow::{
+        cage::SharedCages,
+        registry::{Registry, RegistryError},
+    },
 };
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +32,8 @@ pub(crate) struct AppState {
     pub(crate) inline: bool,
     /// Whether `/metrics` is among the API's addresses.
     pub(crate) metrics_here: bool,
+    pub(crate) registry: Registry,
+    pub(crate) cages: SharedCages,
     /// Without a trailing slash.
     pub(crate) public_url: String,
     /// Requests that only wait end once this is cancelled.
@@ -35,8 +41,15 @@ pub(crate) struct AppState {
 }
 
 impl AppState {
-    pub(crate) fn new(config: &Config, store: SharedStore, clock: SharedClock) -> Self {
-        Self {
+    pub(crate) fn new(
+        config: &Config,
+        store: SharedStore,
+        clock: SharedClock,
+        cages: SharedCages,
+    ) -> Result<Self, RegistryError> {
+        let Config { downstream_apis, limits, workflows, .. } = config;
+        let registry = Registry::load(&workflows.directory, limits, downstream_apis, &cages)?;
+        Ok(Self {
             sessions: Sessions::new(&config.identity, Arc::clone(&store), Arc::clone(&clock)),
             verifier: Verifier::new(&config.identity, Arc::clone(&clock)),
             store,
@@ -50,6 +63,8 @@ impl AppState {
             metrics_here: config.telemetry.metrics_listen.is_none(),
             public_url: config.api.public_url.trim_end_matches('/').to_owned(),
             stopping: CancellationToken::new(),
-        }
+            registry,
+            cages,
+        })
     }
 }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use clap::Args;
+use errand_shared::workflow::registry::parse_document;
 use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -205,7 +206,7 @@ fn read_document(path: &Path) -> Result<Value, CommandError> {
     let text = fs::read_to_string(path).map_err(|error| {
         CommandError::unusable(format!("{}: cannot be read: {error}", path.display()))
     })?;
-    workflow::document(path, &text).map_err(|problem| {
+    parse_document(path, &text).map_err(|problem| {
         CommandError::unusable(format!("{}: {}", path.display(), workflow::line(&problem)))
     })
 }

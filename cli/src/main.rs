@@ -6,6 +6,7 @@
 mod client;
 mod connection;
 mod doctor;
+mod dry_run;
 mod error;
 mod jobs;
 mod keys;
@@ -22,7 +23,7 @@ mod workflow;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use errand_shared::telemetry;
+use errand_shared::{telemetry, workflow::cage::run_if_caged};
 
 use self::error::CommandError;
 
@@ -58,8 +59,13 @@ enum Command {
     Sessions(jobs::Sessions),
 }
 
+fn main() -> ExitCode {
+    run_if_caged();
+    start()
+}
+
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn start() -> ExitCode {
     let command = Arguments::parse().command;
     match command {
         Command::Quickstart(_) => telemetry::init_quietly(),

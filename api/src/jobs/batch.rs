@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{body::Body, extract::State, http::HeaderMap, response::Response};
 use errand_shared::{
     storage::IdempotencyKey,
-    workflow::{self, parse::parse_json},
+    workflow::{self, CheckError, parse::parse_json},
 };
 use serde_json::Value;
 use tokio::task::block_in_place;
@@ -14,7 +14,7 @@ use super::{
     get::complete,
     representation::all_accepted,
     request::Request,
-    submit::{Stored, idempotency_key, read_body, read_request, submit_all},
+    submit::{Stored, idempotency_key, read_body, read_request, submit_all, too_busy_to_check},
 };
 use crate::{authentication::Authenticated, problem::Problem, refusal, state::AppState};
 
@@ -72,7 +72,8 @@ fn read_requests(state: &AppState, body: &[u8]) -> Result<Vec<Request>, Problem>
     for (at, job) in jobs.into_iter().enumerate() {
         match read_request(state, job) {
             Ok(request) => requests.push(request),
-            Err(found) => problems.extend(
+            Err(CheckError::Interrupted(_)) => return Err(too_busy_to_check()),
+            Err(CheckError::Problems(found)) => problems.extend(
                 found
                     .into_iter()
                     .map(|found| problem(&format!("/jobs/{at}{}", found.pointer), &found.detail)),

@@ -17,12 +17,17 @@ use errand_shared::{
     storage::{IdempotencyKey, NewJob, Replay, Submission, Submitted},
     telemetry::child_traceparent,
     time::Timestamp,
-    workflow::{self, parse::parse_json},
+    workflow::{CheckError, parse::parse_json},
 };
 use serde_json::Value;
+use tokio::task::block_in_place;
 use uuid::Uuid;
 
-use super::{get::load, representation::accepted, request::Request};
+use super::{
+    get::load,
+    representation::accepted,
+    request::{Documents, Request},
+};
 use crate::{authentication::Authenticated, problem::Problem, refusal, state::AppState};
 
 /// The endpoint, as far as `Idempotency-Key` is concerned.
@@ -32,6 +37,9 @@ const MAX_IDEMPOTENCY_KEY: usize = 255;
 
 /// How long a client may take to send its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// After this a document may be sent again that could not be checked.
+const CHECK_AGAIN_SECONDS: u64 = 10;
 
 /// How often a session that changes under a submission is looked at again.
 const SESSION_ATTEMPTS: usize = 3;
@@ -46,7 +54,7 @@ pub(crate) async fn submit(
     let key = idempotency_key(&headers)?;
     let body = read_body(&headers, body, state.limits.body_bytes).await?;
     let value = parse_json(&body).map_err(|problem| Problem::invalid_body(vec![problem]))?;
-    let request = read_request(&state, value).map_err(Problem::invalid_body)?;
+    let request = block_in_place(|| read_request(&state, value)).map_err(unread)?;
     let idempotency = key.map(|key| IdempotencyKey { endpoint: ENDPOINT, key, body: &body });
     let job = match submit_all(&state, &caller, &headers, &[request], idempotency).await? {
         Stored::New(mut jobs) => jobs.pop().ok_or_else(Problem::internal)?,
@@ -66,13 +74,26 @@ pub(super) enum Stored {
     Before(Vec<Uuid>),
 }
 
-/// Reads one job of a body; the problems' pointers lead into it.
-pub(super) fn read_request(
-    state: &AppState,
-    job: Value,
-) -> Result<Request, Vec<workflow::Problem>> {
-    let AppState { limits, downstream_apis, webhooks, inline, .. } = state;
-    Request::read(job, limits, downstream_apis, webhooks, *inline, state.clock.now())
+/// Reads one job of a body; the problems' pointers lead into it. Expressions are compiled for it:
+/// beside the threads that serve everybody.
+pub(super) fn read_request(state: &AppState, job: Value) -> Result<Request, CheckError> {
+    let AppState { registry, inline, limits, downstream_apis, cages, webhooks, .. } = state;
+    let documents = Documents { registry, inline: *inline, limits, apis: downstream_apis, cages };
+    Request::read(job, &documents, webhooks, state.clock.now())
+}
+
+fn unread(error: CheckError) -> Problem {
+    match error {
+        CheckError::Problems(problems) => Problem::invalid_body(problems),
+        CheckError::Interrupted(_) => too_busy_to_check(),
+    }
+}
+
+pub(super) fn too_busy_to_check() -> Problem {
+    Problem::unavailable(
+        "There is too much to do to check the document's expressions.",
+        CHECK_AGAIN_SECONDS,
+    )
 }
 
 /// Makes a job of each request, all or none, with the rights that they take.

@@ -15,6 +15,7 @@ use errand_shared::{
     storage::{self, SharedStore},
     telemetry::chain,
     time::{SharedClock, SystemClock},
+    workflow::cage::Cages,
 };
 use errand_simulator::{Description, Options, Simulator};
 use errand_worker::Worker;
@@ -91,10 +92,12 @@ async fn open(folder: &DataFolder, config: &Config) -> Result<(Api, Worker), Com
         .await
         .map_err(|error| folder.unusable(&chain(&error)))?;
     let clock: SharedClock = Arc::new(SystemClock);
-    let api = Api::bind(config, SharedStore::clone(&store), SharedClock::clone(&clock))
+    let cages = Arc::new(Cages::new(&config.limits));
+    let shared = (SharedStore::clone(&store), SharedClock::clone(&clock), Arc::clone(&cages));
+    let api = Api::bind(config, shared.0, shared.1, shared.2)
         .await
         .map_err(|error| bind_error(&error, config.api.listen.port()))?;
-    Ok((api, Worker::new(config, store, clock)))
+    Ok((api, Worker::new(config, store, clock, cages)))
 }
 
 fn bind_error(error: &BindError, port: u16) -> CommandError {

@@ -105,8 +105,8 @@ pub struct ClaimedJob {
     pub lease: Lease,
     /// The session it acts with.
     pub session_id: Option<Uuid>,
-    /// Its document, verbatim.
-    pub definition: Value,
+    /// Its document, verbatim: JSON.
+    pub definition: Vec<u8>,
     /// Its input.
     pub input: Value,
     /// What [`Record::checkpoint`] was last; none before the first. That of a fault if its user lets

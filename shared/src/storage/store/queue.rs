@@ -289,7 +289,7 @@ impl Database {
         let place = |column| job_place(lease.job_id, column, &lease.owner);
         Ok(ClaimedJob {
             session_id: row.try_get("session_id")?,
-            definition: self.open_json(place("definition"), &definition)?,
+            definition: self.open(place("definition"), &definition)?,
             input: self.open_json(place("input"), &input)?,
             checkpoint: checkpoint
                 .map(|sealed| self.open(place("checkpoint"), &sealed))
