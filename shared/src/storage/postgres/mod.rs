@@ -180,6 +180,12 @@ const INSERT: &str = "with submitted as (
      insert into job_events (job_id, sequence, at, kind, data)
      select id, revision, created_at, 'submitted', $19 from submitted";
 
+/// Connections of a process at most.
+const CONNECTIONS: u32 = 16;
+
+/// And beside them, for leases: who keeps one never waits behind those who work under it.
+const KEEPING: u32 = 2;
+
 /// The channel of `LISTEN`.
 const CHANNEL: &str = "errand_jobs";
 
@@ -254,24 +260,27 @@ pub(super) async fn open(
     config: &DatabaseConfig,
     cipher: Cipher,
 ) -> Result<SharedStore, StoreError> {
-    let pool = connect(config).await?;
+    let pool = connect(config, CONNECTIONS).await?;
+    let keeper = connect(config, KEEPING).await?;
     migrations().run(&pool).await.map_err(StoreError::Migration)?;
     let announcements = Announcements::default();
     if config.listen {
         tokio::spawn(send(pool.clone(), announcements.clone()));
         tokio::spawn(receive(pool.clone(), announcements.clone()));
     }
-    Ok(Arc::new(store::Database { writer: pool.clone(), reader: pool, cipher, announcements }))
+    let (writer, reader) = (pool.clone(), pool);
+    Ok(Arc::new(store::Database { writer, reader, keeper, cipher, announcements }))
 }
 
 pub(super) async fn inspect(
     config: &DatabaseConfig,
     cipher: Cipher,
 ) -> Result<(SchemaState, SharedStore), StoreError> {
-    let pool = connect(config).await?;
+    let pool = connect(config, CONNECTIONS).await?;
     let schema = store::schema_state(&pool, &migrations()).await?;
     let announcements = Announcements::default();
-    let store = store::Database { writer: pool.clone(), reader: pool, cipher, announcements };
+    let (writer, reader, keeper) = (pool.clone(), pool.clone(), pool);
+    let store = store::Database { writer, reader, keeper, cipher, announcements };
     Ok((schema, Arc::new(store)))
 }
 
@@ -282,7 +291,7 @@ fn migrations() -> Migrator {
     migrations
 }
 
-async fn connect(config: &DatabaseConfig) -> Result<Pool<Db>, sqlx::Error> {
+async fn connect(config: &DatabaseConfig, most: u32) -> Result<Pool<Db>, sqlx::Error> {
     let mut options =
         PgConnectOptions::from_str(config.url.expose_secret())?.application_name("errand");
     if !config.prepared_statements {
@@ -291,7 +300,7 @@ async fn connect(config: &DatabaseConfig) -> Result<Pool<Db>, sqlx::Error> {
     // A pool only says that it timed out; a connection says why there is none.
     PgConnection::connect_with(&options).await?.close().await?;
     PgPoolOptions::new()
-        .max_connections(16)
+        .max_connections(most)
         .acquire_timeout(Duration::from_secs(5))
         .connect_with(options)
         .await

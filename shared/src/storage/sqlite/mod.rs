@@ -285,7 +285,8 @@ pub(super) async fn open(
     MIGRATIONS.run(&writer).await.map_err(StoreError::Migration)?;
     let reader = reader(options).await?;
     let announcements = announcements::Announcements::default();
-    Ok(Arc::new(store::Database { writer, reader, cipher, announcements }))
+    let keeper = writer.clone();
+    Ok(Arc::new(store::Database { writer, reader, keeper, cipher, announcements }))
 }
 
 pub(super) async fn inspect(
@@ -295,7 +296,8 @@ pub(super) async fn inspect(
     let reader = reader(options(config)?).await?;
     let schema = store::schema_state(&reader, &MIGRATIONS).await?;
     let announcements = announcements::Announcements::default();
-    let store = store::Database { writer: reader.clone(), reader, cipher, announcements };
+    let (writer, keeper) = (reader.clone(), reader.clone());
+    let store = store::Database { writer, reader, keeper, cipher, announcements };
     Ok((schema, Arc::new(store)))
 }
 

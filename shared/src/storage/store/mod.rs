@@ -39,6 +39,8 @@ pub(super) struct Database {
     pub(super) writer: Pool<Db>,
     /// For what only looks.
     pub(super) reader: Pool<Db>,
+    /// For what keeps leases and gives them back.
+    pub(super) keeper: Pool<Db>,
     pub(super) cipher: Cipher,
     pub(super) announcements: Announcements,
 }

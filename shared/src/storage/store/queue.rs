@@ -111,7 +111,7 @@ impl Queue for Database {
         .bind(worker)
         .bind(micros(lease))
         .bind(ids(jobs))
-        .fetch_all(&self.writer)
+        .fetch_all(&self.keeper)
         .await?;
         rows.iter().map(read_renewed).collect()
     }
@@ -123,7 +123,7 @@ impl Queue for Database {
     }
 
     async fn rescue(&self) -> Result<u64, StoreError> {
-        let mut transaction = begin(&self.writer).await?;
+        let mut transaction = begin(&self.keeper).await?;
         let rescued = sqlx::query(concat!(
             "update jobs set status = 'waiting', lease_until = null, worker_id = null,
                     interruptions = interruptions + 1, revision = revision + 1, due_at = ",
@@ -152,7 +152,7 @@ impl Queue for Database {
             " where status = 'running' and worker_id = $1"
         ))
         .bind(worker)
-        .execute(&self.writer)
+        .execute(&self.keeper)
         .await?;
         Ok(released.rows_affected())
     }
