@@ -4,8 +4,10 @@
 
 mod audit;
 mod gates;
+mod model;
 mod own_jobs;
 mod rotation;
+mod state_machine;
 mod webhooks;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -13,7 +15,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::json;
 use uuid::Uuid;
 
-use self::{audit::*, gates::*, own_jobs::*, rotation::*, webhooks::*};
+use self::{audit::*, gates::*, own_jobs::*, rotation::*, state_machine::*, webhooks::*};
 use super::*;
 use crate::{
     config::EncryptionKey,
@@ -732,6 +734,35 @@ async fn an_announcement_is_not_lost_between_looking_and_waiting(store: TestStor
     tokio::time::timeout(MINUTE, store.wait_for_announcement()).await.unwrap();
 }
 
+/// On PostgreSQL, where connections can be waited for; on SQLite one writes, and readers never wait.
+#[tokio::test]
+async fn leases_are_kept_while_all_other_connections_wait() {
+    let store = TestStore::postgres().await;
+    let id = store.submit(&alice(), None).await;
+    let worker = Uuid::now_v7();
+    assert_eq!(store.claim(worker, 1, MINUTE).await.unwrap().len(), 1);
+    let url = store.database.url.expose_secret();
+    let pool = sqlx::PgPool::connect(url).await.unwrap();
+    let mut lock = pool.begin().await.unwrap();
+    sqlx::query("lock table sessions in access exclusive mode").execute(&mut *lock).await.unwrap();
+
+    let owner = alice();
+    let looks = (0..64).map(|_| store.sessions(&owner, CLIENT));
+    let keep = async {
+        let waiting = "select count(*) from pg_stat_activity
+                       where datname = current_database() and wait_event_type = 'Lock'";
+        while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&pool).await.unwrap() < 16 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(store.renew(worker, &[id], MINUTE).await.unwrap().len(), 1);
+        assert_eq!(store.rescue().await.unwrap(), 0);
+    };
+    tokio::select! {
+        _ = futures::future::join_all(looks) => panic!("somebody looked at a locked table"),
+        () = keep => {}
+    }
+}
+
 macro_rules! on_both {
     ($($case:ident)*) => {
         mod on_sqlite {
@@ -795,6 +826,8 @@ on_both! {
     the_backlog_is_counted
     a_callback_is_told_what_it_asked_for
     a_delivery_is_tried_by_one_at_a_time
+    any_commands_come_to_what_a_small_model_says
+    two_at_once_come_to_what_they_do_one_after_the_other
     a_rotation_leaves_nothing_under_a_former_key
     a_rotation_undoes_no_change
     what_no_key_opens_is_named_and_left
