@@ -45,6 +45,7 @@ pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -66,5 +67,23 @@ mod tests {
             assert_eq!(retry_after(&headers, now), expected, "{value}");
         }
         assert_eq!(retry_after(&HeaderMap::new(), now), None);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_retry_after_says_the_wait_is_within_bounds(
+            value in prop_oneof!["[ -~]*", "[0-9]{1,30}", "[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4,9} [0-9:]{8} GMT"],
+            bytes: Vec<u8>,
+            now in -1_000_000_000_000_i64..1_000_000_000_000,
+        ) {
+            let now = Timestamp::from_seconds(now).unwrap();
+            let values = [HeaderValue::from_str(&value).ok(), HeaderValue::from_bytes(&bytes).ok()];
+            for value in values.into_iter().flatten() {
+                let headers = HeaderMap::from_iter([(RETRY_AFTER, value)]);
+                if let Some(length) = retry_after(&headers, now) {
+                    prop_assert!(length >= RETRY_AFTER_BOUNDS.0 && length <= RETRY_AFTER_BOUNDS.1);
+                }
+            }
+        }
     }
 }

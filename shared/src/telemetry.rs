@@ -69,6 +69,8 @@ fn random_hex<const BYTES: usize>() -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -92,6 +94,20 @@ mod tests {
         ] {
             let child = child_traceparent(Some(parent));
             assert!(child.len() == 55 && !child.contains("0af7651916cd"), "{parent:?}: {child}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_parent_is_its_child_is_a_traceparent(
+            parent in prop_oneof![".*", "[0-9a-f]{2}-[0-9a-f]{30,34}-[0-9a-f]{15,17}-[0-9a-f]{2}.{0,3}"],
+        ) {
+            let child = child_traceparent(Some(&parent));
+            prop_assert_eq!(trace_id(&child).map(str::len), Some(32), "{}", child);
+            prop_assert!(child.starts_with("00-") && child.ends_with("-01") && child.len() == 55);
+            if let Some(trace_id) = trace_id(&parent) {
+                prop_assert!(child.contains(trace_id));
+            }
         }
     }
 }

@@ -92,6 +92,7 @@ fn unquote(quoted: &str) -> Option<(String, &str)> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use reqwest::header::HeaderValue;
 
     use super::*;
@@ -157,5 +158,24 @@ mod tests {
             assert_eq!(read(&[value.as_bytes()]), None, "{value}");
         }
         assert_eq!(read(&[]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_header_is_read_and_hides_no_challenge_after_it(
+            before in r#"([A-Za-z]{1,6}( [a-z]{1,5}="[^"\\\\]{0,8}")?)(, ?[A-Za-z]{1,6}( [a-z]{1,5}=[a-z]{0,4})?){0,3}"#,
+            bytes: Vec<u8>,
+        ) {
+            let asks = format!(r#"Bearer error="insufficient_claims", claims="{CLAIMS}""#);
+            let first = format!("{before}, {asks}");
+            if HeaderValue::from_str(&first).is_ok() {
+                let found = read(&[first.as_bytes()]);
+                prop_assert_eq!(found.as_deref(), Some(r#"{"a":1}"#), "{}", first);
+            }
+            if HeaderValue::from_bytes(&bytes).is_ok() {
+                let found = read(&[&bytes, asks.as_bytes()]);
+                prop_assert_eq!(found.as_deref(), Some(r#"{"a":1}"#));
+            }
+        }
     }
 }

@@ -136,6 +136,8 @@ fn wait(headers: &HeaderMap) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -152,6 +154,18 @@ mod tests {
                 HeaderValue::from_static(prefer),
             )]);
             assert_eq!(wait(&headers), seconds.map(Duration::from_secs), "{prefer}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_preferred_the_wait_is_bounded(
+            prefer in prop_oneof!["[ -~]*", "(respond-async[,;] ?)?wait=\"?[0-9]{1,25}\"?"],
+        ) {
+            let value = HeaderValue::from_str(&prefer).unwrap();
+            let name = header::HeaderName::from_static("prefer");
+            let length = wait(&HeaderMap::from_iter([(name, value)]));
+            prop_assert!(length.is_none_or(|length| length <= MAX_WAIT));
         }
     }
 }

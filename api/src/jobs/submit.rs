@@ -301,3 +301,30 @@ fn is_too_large(error: &axum::Error) -> bool {
     use std::error::Error;
     error.source().is_some_and(<dyn Error>::is::<http_body_util::LengthLimitError>)
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn an_idempotency_key_is_taken_as_it_is_or_refused(
+            key in prop_oneof![any::<Vec<u8>>(), prop::collection::vec(b' '..=b'~', 0..400)],
+        ) {
+            let Ok(value) = HeaderValue::from_bytes(&key) else { return Ok(()) };
+            let mut headers = HeaderMap::new();
+            headers.append("idempotency-key", value.clone());
+            let is_good = (1..=255).contains(&key.len())
+                && key.iter().all(|byte| (b' '..=b'~').contains(byte) || *byte == b'\t');
+            match idempotency_key(&headers) {
+                Ok(taken) => prop_assert!(is_good && taken.map(str::as_bytes) == Some(&key)),
+                Err(_) => prop_assert!(!is_good),
+            }
+            headers.append("idempotency-key", value);
+            prop_assert!(idempotency_key(&headers).is_err());
+        }
+    }
+}

@@ -85,3 +85,45 @@ impl<'a> CompactToken<'a> {
 fn decode<T: DeserializeOwned>(part: &str) -> Option<T> {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn any_part() -> impl Strategy<Value = String> {
+        let json = (any::<String>(), any::<String>(), any::<Option<i64>>(), 0..4_u8).prop_map(
+            |(kid, text, number, alg)| {
+                let alg = ["RS256", "PS256", "none", "HS256"][usize::from(alg)];
+                json!({
+                    "alg": alg, "typ": "JWT", "kid": kid, "exp": number, "tid": text,
+                    "scp": [text, number], "aud": number,
+                })
+                .to_string()
+            },
+        );
+        prop_oneof![
+            2 => json.prop_map(|part| URL_SAFE_NO_PAD.encode(part)),
+            1 => any::<Vec<u8>>().prop_map(|part| URL_SAFE_NO_PAD.encode(part)),
+            1 => "[A-Za-z0-9_=-]*",
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn only_what_a_published_key_can_have_signed_gets_further(
+            parts in prop::collection::vec(any_part(), 1..5),
+            text: String,
+        ) {
+            prop_assert!(CompactToken::parse(&text).is_err());
+            let text = parts.join(".");
+            if let Ok(token) = CompactToken::parse(&text) {
+                prop_assert_eq!(parts.len(), 3);
+                prop_assert!(matches!(token.algorithm, Algorithm::RS256 | Algorithm::PS256));
+                prop_assert_eq!(format!("{}.{}", token.signed, token.signature), text);
+            }
+        }
+    }
+}

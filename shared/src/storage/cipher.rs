@@ -230,6 +230,17 @@ mod tests {
             prop_assert!(ring(&["a"]).open(place(&alice()), &envelope).is_err());
             prop_assert!(!ring(&["a"]).matches(&envelope, b"x").unwrap_or(false));
         }
+
+        #[test]
+        fn an_envelope_with_one_bit_changed_does_not_open(
+            content: Vec<u8>, place_of_bit: prop::sample::Index,
+        ) {
+            let cipher = ring(&["a"]);
+            let mut sealed = cipher.seal(place(&alice()), &content);
+            let bit = place_of_bit.index(sealed.len() * 8);
+            sealed[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(cipher.open(place(&alice()), &sealed).is_err());
+        }
     }
 
     #[test]

@@ -372,6 +372,20 @@ async fn a_token_that_cannot_be_read_is_refused() {
 }
 
 #[tokio::test]
+async fn a_token_with_any_character_changed_is_refused() {
+    let fixture = Fixture::start().await;
+    let verifier = fixture.verifier();
+    let good = fixture.token(&json!({}));
+    verify(&verifier, &good).await.unwrap();
+    for at in 0..good.len() {
+        let mut changed = good.clone().into_bytes();
+        changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
+        let changed = String::from_utf8(changed).unwrap();
+        assert!(verify(&verifier, &changed).await.is_err(), "{at}: {changed}");
+    }
+}
+
+#[tokio::test]
 async fn only_listed_clients_may_call_if_there_is_a_list() {
     let mut fixture = Fixture::start().await;
     fixture.config.allowed_clients = vec!["CLIENT-2".to_owned()];

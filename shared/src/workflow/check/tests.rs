@@ -1,5 +1,6 @@
 use std::{fs, path::PathBuf};
 
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -549,4 +550,128 @@ fn published_examples_are_accepted_or_refused_by_name() {
         "wait-duration-iso8601.yaml",
     ];
     assert_eq!(accepted, expected);
+}
+
+/// Words that documents are made of, and others.
+fn any_word() -> impl Strategy<Value = String> {
+    let words = [
+        "do",
+        "call",
+        "http",
+        "with",
+        "method",
+        "get",
+        "endpoint",
+        "uri",
+        "authentication",
+        "use",
+        "PartnerAPI",
+        "set",
+        "wait",
+        "PT1S",
+        "P1Y",
+        "seconds",
+        "if",
+        "then",
+        "end",
+        "exit",
+        "for",
+        "fork",
+        "try",
+        "output",
+        "as",
+        "${ . }",
+        "${ .a | .b }",
+        "${",
+        "$input",
+        "api/{id}",
+        "..",
+        "https://partnerapi.example.com/api/%2e%2e/x",
+        "document",
+        "dsl",
+        "1.0.3",
+        "",
+    ];
+    prop_oneof![3 => prop::sample::select(words.to_vec()).prop_map(str::to_owned), 1 => ".*"]
+}
+
+fn any_value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        any_word().prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 24, 4, |inner| {
+        let fields = prop::collection::vec((any_word(), inner.clone()), 0..4);
+        prop_oneof![
+            prop::collection::vec(inner, 0..4).prop_map(Value::Array),
+            fields.prop_map(|fields| Value::Object(fields.into_iter().collect())),
+        ]
+    })
+}
+
+/// The pointers of everything in a document.
+fn pointers(value: &Value, pointer: &str, all: &mut Vec<String>) {
+    all.push(pointer.to_owned());
+    match value {
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                pointers(item, &format!("{pointer}/{index}"), all);
+            }
+        }
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                pointers(field, &format!("{pointer}/{}", escape(name)), all);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// RFC 6901 3
+fn escape(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
+}
+
+/// Whatever is wrong is named where it stands.
+fn is_dealt_with(document: &Value) -> Result<(), TestCaseError> {
+    let Err(problems) = check(document, &Limits::default(), Some(&apis())) else { return Ok(()) };
+    prop_assert!(!problems.is_empty());
+    for problem in problems {
+        prop_assert!(document.pointer(&problem.pointer).is_some(), "{:?}", problem);
+        prop_assert!(!problem.detail.is_empty());
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn a_document_with_anything_in_any_place_is_dealt_with(
+        places in prop::collection::vec((any::<prop::sample::Index>(), any_value()), 1..4),
+    ) {
+        let mut document = sample();
+        for (place, value) in places {
+            let mut all = Vec::new();
+            pointers(&document, "", &mut all);
+            *document.pointer_mut(&all[place.index(all.len())]).unwrap() = value;
+        }
+        is_dealt_with(&document)?;
+    }
+
+    #[test]
+    fn any_value_is_dealt_with(document in any_value()) {
+        is_dealt_with(&document)?;
+    }
+
+    #[test]
+    fn any_text_is_read_or_refused(text: String, bytes: Vec<u8>) {
+        if let Ok(value) = parse_json(&bytes) {
+            prop_assert_eq!(parse_json(value.to_string().as_bytes()).unwrap(), value);
+        }
+        if let Ok(value) = parse_yaml(&text) {
+            prop_assert!(parse_json(value.to_string().as_bytes()).is_ok(), "{}", value);
+        }
+    }
 }
