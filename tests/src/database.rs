@@ -36,6 +36,11 @@ impl TestDatabase {
         Self { kind, url }
     }
 
+    /// As its server knows it; the file's path on SQLite.
+    pub(crate) fn name(&self) -> &str {
+        self.url.rsplit_once('/').map_or(&self.url, |(_, name)| name)
+    }
+
     /// Counts the rows of a table.
     pub async fn count(&self, table: &str) -> i64 {
         let query = AssertSqlSafe(format!("select count(*) from {table}"));
@@ -78,6 +83,23 @@ impl TestDatabase {
         .await
         .expect("a role may end its own connections");
         assert!(!ended.is_empty(), "nobody was connected");
+    }
+
+    /// Ends every connection, or says why not. PostgreSQL only.
+    pub(crate) async fn terminate_backends(&self) -> Result<(), sqlx::Error> {
+        let (server, database) = server_and_database();
+        let mut connection = PgConnection::connect(&format!("{server}/{database}")).await?;
+        sqlx::query("select pg_terminate_backend(pid) from pg_stat_activity where datname = $1")
+            .bind(self.name())
+            .execute(&mut connection)
+            .await?;
+        connection.close().await
+    }
+
+    /// Whether anybody may connect; whoever is connected stays. PostgreSQL only.
+    pub(crate) async fn allow_connections(&self, allow: bool) {
+        let name = self.name();
+        execute_on_server(format!("alter database {name} allow_connections {allow}")).await;
     }
 
     /// Keeps everybody else from writing until it is dropped. SQLite only.

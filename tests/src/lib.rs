@@ -6,6 +6,7 @@
 
 mod answer;
 mod canaries;
+pub mod chaos;
 mod database;
 mod eventually;
 mod openapi;

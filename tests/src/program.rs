@@ -27,11 +27,13 @@ pub struct Ended {
     pub stderr: String,
 }
 
-/// A binary beside the test executable, that is in cargo's target folder.
+/// A binary beside the executable of tests, that is in cargo's target folder.
 fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the system knows which executable this is");
-    // target/debug/deps/it-0123456789abcdef
-    let path = test.ancestors().nth(2).expect("tests are two folders deep").join(name);
+    // target/debug/deps/it-0123456789abcdef, or target/debug/chaos
+    let folder = test.parent().expect("a file is in a folder");
+    let folder = if folder.ends_with("deps") { folder.parent() } else { Some(folder) };
+    let path = folder.expect("cargo's folders have parents").join(name);
     assert!(path.exists(), "{} is missing: run ./test", path.display());
     path
 }
@@ -90,11 +92,21 @@ impl Program {
         self.child.kill().await.expect("a child can be killed");
     }
 
+    /// Whether it runs no more, however it ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child can be asked").is_some()
+    }
+
+    /// Sends a signal by its name, such as `TERM`.
+    pub(crate) async fn signal(&self, signal: &str) {
+        let id = self.child.id().expect("the process has not been waited for").to_string();
+        let sent = Command::new("kill").args([&format!("-{signal}"), &id]).status().await;
+        assert!(sent.expect("there is a `kill`").success(), "no process {id}: {}", self.log());
+    }
+
     /// SIGTERM; returns its exit code.
     pub async fn terminate(mut self) -> Option<i32> {
-        let id = self.child.id().expect("the process has not been waited for").to_string();
-        let sent = Command::new("kill").args(["-TERM", &id]).status().await;
-        assert!(sent.expect("there is a `kill`").success(), "no process {id}: {}", self.log());
+        self.signal("TERM").await;
         let ended = tokio::time::timeout(crate::PATIENCE, self.child.wait()).await;
         let ended = ended.unwrap_or_else(|_| panic!("SIGTERM did not end it: {}", self.log()));
         ended.expect("a child can be waited for").code()

@@ -29,6 +29,8 @@ pub struct Settings {
     pub any_tenant: bool,
     /// Who may be told of jobs, `host:port`.
     pub webhook_host: Option<String>,
+    /// Further sections of the configuration.
+    pub more: String,
     /// The operator's documents; with some, clients' own ones do not run.
     pub registered: Vec<Value>,
     /// The simulator's realm in place of its tenant, with this `identity.refresh`.
@@ -53,6 +55,7 @@ impl Default for Settings {
             first_credential: None,
             any_tenant: false,
             webhook_host: None,
+            more: String::new(),
             registered: Vec::new(),
             token_exchange: None,
         }
@@ -93,7 +96,7 @@ impl Settings {
         };
         let api = api.to_string();
         let key = key(encryption_key);
-        let Self { lease_seconds, drain_seconds, max_attempts, timeout_seconds, .. } = self;
+        let Self { lease_seconds, drain_seconds, max_attempts, timeout_seconds, more, .. } = self;
         let honours_idempotency_key = self.honours_idempotency_key;
         let ledger = downstream.replace("/partner", "/ledger");
         let workflows = self.register(path);
@@ -131,7 +134,7 @@ base_url = "{ledger}"
 {ledger_scopes}
 required_scopes = ["Ledger.Use"]
 
-{webhooks}
+{webhooks}{more}
 {workflows}"#
         );
         std::fs::write(path, content).expect("the folder can be written");

@@ -2,7 +2,10 @@ use std::{
     fs,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -40,7 +43,7 @@ pub struct TestApp {
     api: Option<Program>,
     workers: Vec<Program>,
     /// Programs started so far: each has a log of its own.
-    started: usize,
+    started: AtomicUsize,
     finished: bool,
 }
 
@@ -69,7 +72,7 @@ impl TestApp {
             api_address: (Ipv4Addr::LOCALHOST, 0).into(),
             api: None,
             workers: Vec::new(),
-            started: 0,
+            started: AtomicUsize::new(0),
             finished: false,
         };
         app.start_api_on_a_free_port().await;
@@ -155,6 +158,11 @@ impl TestApp {
         assert_eq!(api.terminate().await, Some(0));
     }
 
+    /// Leaves the API to somebody else to look after.
+    pub(crate) fn take_api(&mut self) -> Program {
+        self.api.take().expect("the API runs")
+    }
+
     /// Starts one more worker.
     pub async fn start_worker(&mut self) {
         self.start_worker_with(&[]).await;
@@ -207,14 +215,15 @@ impl TestApp {
         is_ready
     }
 
-    fn start_program(
-        &mut self,
+    /// Starts a program that somebody else looks after.
+    pub(crate) fn start_program(
+        &self,
         name: &str,
         command: &[&str],
         environment: &[(&str, &str)],
     ) -> Program {
-        self.started += 1;
-        let log = self.folder.path().join(format!("{}-{name}.log", self.started));
+        let number = self.started.fetch_add(1, Ordering::Relaxed);
+        let log = self.folder.path().join(format!("{number}-{name}.log"));
         let path = self.configuration();
         let path = path.to_str().expect("temporary folders have plain names");
         let mut variables = vec![("RUST_LOG", self.settings.log_levels)];
@@ -254,27 +263,48 @@ impl TestApp {
         for (name, log) in self.logs() {
             assert!(!log.contains("panicked"), "something panicked: {name}");
         }
-        self.assert_no_secret_leaked().await;
+        assert_eq!(self.leaks().await, Vec::<String>::new(), "secrets");
+        self.discard().await;
+    }
+
+    /// Removes it without a look.
+    pub(crate) async fn discard(mut self) {
         self.database.remove().await;
         self.finished = true;
     }
 
-    /// No token, no client secret, no encryption key in any log, answer or byte of the database, and
-    /// no input of a job in a log or in the database.
-    async fn assert_no_secret_leaked(&self) {
-        let canaries = Canaries::new(
-            &self.simulator.description().client_secret,
-            BASE64_STANDARD.encode(self.encryption_key),
-        );
+    /// Leaves folder and database behind; returns the folder.
+    pub(crate) fn keep(mut self) -> PathBuf {
+        self.finished = true;
+        self.folder.disable_cleanup(true);
+        self.folder.path().to_owned()
+    }
+
+    /// Tokens, client secret or encryption key in any log, answer or byte of the database, and inputs
+    /// of jobs in logs or in the database.
+    pub(crate) async fn leaks(&self) -> Vec<String> {
+        let canaries = self.canaries();
         let mut places = self.database.content().await;
         assert!(places.iter().any(|(_, bytes)| !bytes.is_empty()), "the database is empty");
-        canaries.assert_absent("an answer", self.received().as_bytes());
+        let answers = canaries.find(self.received().as_bytes());
+        let mut leaks: Vec<String> =
+            answers.into_iter().map(|what| format!("{what} in an answer")).collect();
         places.extend(self.logs().into_iter().map(|(name, log)| (name, log.into_bytes())));
         for (place, bytes) in places {
-            canaries.assert_absent(&place, &bytes);
-            let text = String::from_utf8_lossy(&bytes);
-            assert!(!text.contains(canaries::INPUT), "a job's input is in {place}");
+            leaks.extend(canaries.find(&bytes).map(|what| format!("{what} in {place}")));
+            if String::from_utf8_lossy(&bytes).contains(canaries::INPUT) {
+                leaks.push(format!("a job's input in {place}"));
+            }
         }
+        leaks
+    }
+
+    /// The secrets of this story.
+    pub(crate) fn canaries(&self) -> Canaries {
+        Canaries::new(
+            &self.simulator.description().client_secret,
+            BASE64_STANDARD.encode(self.encryption_key),
+        )
     }
 
     /// What Errand has answered.
