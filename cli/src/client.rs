@@ -106,17 +106,16 @@ impl Client {
 fn describe(body: &str) -> String {
     let problem: Value = serde_json::from_str(body).unwrap_or_default();
     let Some(title) = problem["title"].as_str() else { return body.to_owned() };
-    let mut text = format!("{title}: {}", problem["detail"].as_str().unwrap_or_default());
+    let detail = problem["detail"].as_str().unwrap_or_default();
+    let mut lines = vec![format!("{title}: {detail}")];
     for error in problem["errors"].as_array().into_iter().flatten() {
         let part = |name: &str| error[name].as_str().unwrap_or_default();
-        text.push_str(&format!("\n  {}: {}", part("pointer"), part("detail")));
+        lines.push(format!("  {}: {}", part("pointer"), part("detail")));
     }
     for name in ["consent_url", "claims"] {
-        if let Some(value) = problem[name].as_str() {
-            text.push_str(&format!("\n  {name}: {value}"));
-        }
+        lines.extend(problem[name].as_str().map(|value| format!("  {name}: {value}")));
     }
-    text
+    lines.join("\n")
 }
 
 fn is_settled(job: &Value) -> bool {

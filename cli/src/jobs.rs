@@ -211,6 +211,7 @@ fn read_document(path: &Path) -> Result<Value, CommandError> {
     })
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "`map_err` hands it over")]
 fn failed(error: ClientError) -> CommandError {
     CommandError::Failed(
         error.to_string().lines().map(output::plain).collect::<Vec<_>>().join("\n"),

@@ -416,6 +416,7 @@ impl<'a> Advance<'a> {
 
     /// Ends the lease: nothing is under way, and nothing happens before `until` or the user's return.
     async fn rest(&mut self, until: Timestamp) -> Result<(), StoreError> {
+        self.state.rest_until(until);
         let next = match self.suspending.take() {
             Some(Suspending { suspension, session_version, .. }) => {
                 self.state.checkpoint.pause(self.clock.now());

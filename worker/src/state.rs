@@ -109,6 +109,14 @@ impl State {
         self.calls.entry(call.id).or_default()
     }
 
+    /// The job is claimed again at `due_at`: the calls whose time has come by then need none of their
+    /// own, and whoever makes the job due earlier has them made earlier.
+    pub(crate) fn rest_until(&mut self, due_at: Timestamp) {
+        for call in self.calls.values_mut() {
+            call.not_before.take_if(|time| *time <= due_at);
+        }
+    }
+
     /// Which try of the call is under way.
     pub(crate) fn attempt(&self, call: &Call) -> u32 {
         self.calls.get(&call.id).map_or(1, |call| call.attempts)

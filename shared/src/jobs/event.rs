@@ -18,9 +18,9 @@ pub enum EventKind {
     TaskStarted,
     /// `task` is done.
     TaskCompleted,
-    /// `task` failed with an error of some `status`.
+    /// `task` failed, whether or not its document catches the error.
     TaskFaulted,
-    /// `task` failed, and its document tries again, not before `until`.
+    /// `task`, a `try`, begins anew after an error.
     TaskRetried,
     /// Nothing happens before `until`.
     Waiting,

@@ -29,7 +29,7 @@ const CLIENT: &str = "11111111-2222-4333-8444-555555555555";
 const MINUTE: Duration = Duration::from_mins(1);
 
 /// A store on a database of its own, with the little language the cases are written in.
-struct TestStore {
+pub(crate) struct TestStore {
     store: SharedStore,
     database: DatabaseConfig,
     /// Of the jobs it submits.
@@ -46,6 +46,30 @@ impl std::ops::Deref for TestStore {
     }
 }
 
+/// The life of one job, for tests of what is kept of it.
+impl TestStore {
+    pub(crate) async fn claim_new(&self) -> Lease {
+        self.submit(&alice(), None).await;
+        self.claim_one().await.lease
+    }
+
+    pub(crate) async fn keep(&self, lease: &Lease, checkpoint: Vec<u8>) {
+        let kept = Record { checkpoint, ..record(Next::Continue) };
+        self.record(lease, &kept).await.unwrap();
+    }
+
+    /// Its worker dies, and another comes: what does it find?
+    pub(crate) async fn claim_again(&self, lease: &Lease) -> (Lease, Vec<u8>) {
+        self.interrupt(lease).await.unwrap();
+        let claimed = self.claim_one().await;
+        (claimed.lease, claimed.checkpoint.unwrap())
+    }
+
+    pub(crate) async fn complete(&self, lease: &Lease) {
+        self.record(lease, &record(Next::Complete(json!(null)))).await.unwrap();
+    }
+}
+
 fn ring(ids: &[&str]) -> EncryptionConfig {
     let key =
         |id: &str| EncryptionKey { id: id.to_owned(), key: [id.as_bytes()[0]; 32].to_vec().into() };
@@ -53,13 +77,13 @@ fn ring(ids: &[&str]) -> EncryptionConfig {
 }
 
 impl TestStore {
-    async fn sqlite() -> Self {
+    pub(crate) async fn sqlite() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", folder.path().join("errand.db").display());
         Self::open(url, Some(folder)).await
     }
 
-    async fn postgres() -> Self {
+    pub(crate) async fn postgres() -> Self {
         let server = std::env::var("TEST_DATABASE_URL").expect(
             "TEST_DATABASE_URL is not set: run ./test, which starts a PostgreSQL of its own",
         );

@@ -12,7 +12,7 @@ mod announcements;
 mod audit;
 mod cipher;
 #[cfg(test)]
-mod conformance;
+pub(crate) mod conformance;
 mod gates;
 mod grants;
 mod own_jobs;

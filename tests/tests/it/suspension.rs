@@ -293,8 +293,9 @@ async fn what_the_user_must_do_first_is_said_at_submission(database: Database) {
         (50076, 401, "interaction_required"),
         (53003, 403, "admin_action_required"),
         (50013, 401, "unauthorized"),
-        (7_000_215, 502, "identity_provider_refused"),
         (90033, 503, "unavailable"),
+        // The last, because it holds whatever comes after it.
+        (7_000_215, 502, "identity_provider_refused"),
     ] {
         app.simulator.script_token_answer(app.simulator.entra_error(code));
         let refused = alice.post_job(&submission).await;

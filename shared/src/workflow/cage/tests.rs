@@ -284,7 +284,11 @@ fn honest_expressions_succeed_on_a_busy_machine() {
     let cores = std::thread::available_parallelism().unwrap().get();
     let sums: Vec<_> = std::thread::scope(|scope| {
         for _ in 0..4 * cores {
-            scope.spawn(|| while busy.load(Ordering::Relaxed) {});
+            scope.spawn(|| {
+                while busy.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
         }
         let sum = |_| evaluate_on(&Evaluator::new(&cages), "[range(1000)] | add", &json!(null));
         let sums = (0..10).map(sum).collect();

@@ -62,18 +62,17 @@ impl Checker<'_> {
         definitions
     }
 
-    /// What was found under `use.section.name`.
-    pub(super) fn known<T>(
+    /// Refuses what stands for `use.section.name`, unless there is such a thing.
+    pub(super) fn must_be_defined(
         &mut self,
         section: &str,
         name: &str,
-        found: Option<Option<Arc<T>>>,
+        is_defined: bool,
         place: &Place,
-    ) -> Option<Arc<T>> {
-        if found.is_none() {
+    ) {
+        if !is_defined {
             self.refuse(place, format!("`{name}` is not defined under `use.{section}`."));
         }
-        found.flatten()
     }
 
     pub(super) fn raise(&mut self, value: &Value, place: &Place) -> Option<Arc<RaisedError>> {
@@ -81,7 +80,8 @@ impl Checker<'_> {
         let (value, place) = self.required(&fields, "error")?;
         if let Value::String(name) = value {
             let known = self.reusable.errors.get(name).cloned();
-            return self.known("errors", name, known, &place);
+            self.must_be_defined("errors", name, known.is_some(), &place);
+            return known.flatten();
         }
         self.error(value, &place).map(Arc::new)
     }
@@ -142,7 +142,8 @@ impl Checker<'_> {
         let retry = fields.get("retry").and_then(|(value, place)| match value {
             Value::String(name) => {
                 let known = self.reusable.retries.get(name).cloned();
-                self.known("retries", name, known, &place)
+                self.must_be_defined("retries", name, known.is_some(), &place);
+                known.flatten()
             }
             _ => self.policy(value, &place, &variable).map(Arc::new),
         });

@@ -333,7 +333,8 @@ impl Checker<'_> {
         let (value, place) = fields.get("timeout")?;
         if let Value::String(name) = value {
             let known = self.reusable.timeouts.get(name).cloned();
-            return self.known("timeouts", name, known, &place);
+            self.must_be_defined("timeouts", name, known.is_some(), &place);
+            return known.flatten();
         }
         let fields = self.fields(value, &place, &["after"], |_| None)?;
         let (value, place) = self.required(&fields, "after")?;

@@ -61,15 +61,12 @@ fn execute(workflow: Workflow, input: Value) -> (Outcome, Vec<String>) {
     let mut job = Driver::new(workflow, input);
     let mut outcome = job.step(None);
     while let Outcome::Pending { calls, wake } = outcome {
-        outcome = match calls.first() {
-            Some(call) => {
-                let (status, body) = petstore(call);
-                job.answer(call.id, status, &body)
-            }
-            None => {
-                job.now = wake.unwrap();
-                job.step(None)
-            }
+        outcome = if let Some(call) = calls.first() {
+            let (status, body) = petstore(call);
+            job.answer(call.id, status, &body)
+        } else {
+            job.now = wake.unwrap();
+            job.step(None)
         };
     }
     let began = job.happened.iter().filter(|event| event.what == TaskEvent::Started);

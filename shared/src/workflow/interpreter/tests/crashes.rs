@@ -7,9 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-
-const WORKFLOWS: u64 = 200;
-const RUNS: u64 = 10;
+use crate::storage::{Lease, conformance::TestStore};
 
 /// SplitMix64: small, and the same everywhere.
 struct Chance(u64);
@@ -25,6 +23,10 @@ impl Chance {
 
     fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
+    }
+
+    fn index(&mut self, length: usize) -> usize {
+        usize::try_from(self.below(length as u64)).unwrap()
     }
 
     fn one_in(&mut self, times: u64) -> bool {
@@ -80,9 +82,10 @@ impl Author {
     /// A call to a path of its own, in a try that may have enough retries or not.
     fn call(&mut self) -> Value {
         let name = self.name("call");
-        let turns: String = self.loops.iter().map(|index| format!("-\\(${index})")).collect();
+        let turns: Vec<_> = self.loops.iter().map(|index| format!("-\\(${index})")).collect();
+        let turns = turns.concat();
         let call = call_to(&format!("${{ \"api/{name}{turns}\" }}"), &json!({ "body": 1 }));
-        let backoff = ["constant", "linear", "exponential"][self.chance.below(3) as usize];
+        let backoff = ["constant", "linear", "exponential"][self.chance.index(3)];
         let retry = json!({
             "delay": { "seconds": self.chance.below(5) },
             "backoff": { (backoff): {} },
@@ -106,7 +109,7 @@ impl Author {
 
     fn repeat(&mut self, depth: u64) -> Value {
         let index = self.name("i");
-        let turns: Vec<_> = (0..1 + self.chance.below(2)).collect();
+        let turns: Vec<_> = (0..=self.chance.below(2)).collect();
         let each = self.name("n");
         self.loops.push(index.clone());
         let mut body = self.list(depth);
@@ -178,43 +181,94 @@ struct Seen {
     calls: BTreeMap<String, u64>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Figures {
     steps: u64,
     crashes: u64,
     largest: usize,
 }
 
+/// Where a run keeps what it has recorded.
+trait Memory {
+    fn write(&mut self, checkpoint: &Checkpoint);
+
+    /// What the process finds that comes after one that died.
+    fn read(&mut self) -> Checkpoint;
+}
+
+impl Memory for String {
+    fn write(&mut self, checkpoint: &Checkpoint) {
+        *self = serde_json::to_string(checkpoint).unwrap();
+    }
+
+    fn read(&mut self) -> Checkpoint {
+        serde_json::from_str(self).unwrap()
+    }
+}
+
+/// A job in a database, claimed anew after each crash.
+struct Row {
+    runtime: tokio::runtime::Runtime,
+    store: TestStore,
+    lease: Lease,
+}
+
+impl Row {
+    fn new(open: impl Future<Output = TestStore>) -> Self {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let store = runtime.block_on(open);
+        let lease = runtime.block_on(store.claim_new());
+        Self { runtime, store, lease }
+    }
+
+    /// The next job, once this one is done.
+    fn next(&mut self) {
+        self.runtime.block_on(self.store.complete(&self.lease));
+        self.lease = self.runtime.block_on(self.store.claim_new());
+    }
+}
+
+impl Memory for Row {
+    fn write(&mut self, checkpoint: &Checkpoint) {
+        let written = serde_json::to_vec(checkpoint).unwrap();
+        self.runtime.block_on(self.store.keep(&self.lease, written));
+    }
+
+    fn read(&mut self) -> Checkpoint {
+        let (lease, written) = self.runtime.block_on(self.store.claim_again(&self.lease));
+        self.lease = lease;
+        serde_json::from_slice(&written).unwrap()
+    }
+}
+
 fn run_in_a_crashing_world(
     workflow: &Workflow,
     chance: &mut Chance,
     figures: &mut Figures,
+    memory: &mut dyn Memory,
 ) -> Seen {
     let limits = Limits::default();
     let cages = Cages::for_tests();
     let mut world = World::default();
     let mut time = now();
-    let start = Checkpoint::start("job", json!({}), time);
-    let mut recorded = serde_json::to_string(&start).unwrap();
-    let read = |text: &str| serde_json::from_str::<Checkpoint>(text).unwrap();
-    let mut checkpoint = read(&recorded);
+    let mut checkpoint = Checkpoint::start("job", json!({}), time);
+    memory.write(&checkpoint);
     // On their way: answered by the API, not yet told to the job.
     let mut on_their_way: Vec<Reply> = Vec::new();
-    let crash = |checkpoint: &mut Checkpoint, replies: &mut Vec<Reply>, recorded: &str| {
-        *checkpoint = read(recorded);
-        replies.clear();
-    };
     let mut told = Vec::new();
     for _ in 0..20_000 {
         if chance.one_in(8) {
             figures.crashes += 1;
-            crash(&mut checkpoint, &mut on_their_way, &recorded);
+            checkpoint = memory.read();
+            on_their_way.clear();
             told.clear();
         }
         figures.steps += 1;
         #[expect(clippy::cast_precision_loss, reason = "any number from 0 to 1 will do")]
         let jitter = chance.below(1_000) as f64 / 1_000.0;
-        let mut from_text = read(&serde_json::to_string(&checkpoint).unwrap());
+        let text = serde_json::to_string(&checkpoint).unwrap();
+        figures.largest = figures.largest.max(text.len());
+        let mut from_text = serde_json::from_str(&text).unwrap();
         let again =
             step(workflow, &limits, &cages, &mut from_text, told.clone(), time, &mut || jitter);
         let replies = std::mem::take(&mut told);
@@ -225,14 +279,15 @@ fn run_in_a_crashing_world(
         checkpoint.take_happened();
         if chance.one_in(8) {
             figures.crashes += 1;
-            crash(&mut checkpoint, &mut on_their_way, &recorded);
+            checkpoint = memory.read();
+            on_their_way.clear();
             continue;
         }
-        recorded = serde_json::to_string(&checkpoint).unwrap();
-        figures.largest = figures.largest.max(recorded.len());
+        memory.write(&checkpoint);
         if chance.one_in(8) {
             figures.crashes += 1;
-            crash(&mut checkpoint, &mut on_their_way, &recorded);
+            checkpoint = memory.read();
+            on_their_way.clear();
             continue;
         }
         let Outcome::Pending { calls, wake } = outcome else {
@@ -251,7 +306,7 @@ fn run_in_a_crashing_world(
             time = time.max(wake.expect("a job that wants nothing is stuck"));
         } else {
             for _ in 0..=chance.below(on_their_way.len() as u64) {
-                let index = chance.below(on_their_way.len() as u64) as usize;
+                let index = chance.index(on_their_way.len());
                 told.push(on_their_way.swap_remove(index));
             }
             time = time + Duration::from_millis(chance.below(10));
@@ -260,20 +315,28 @@ fn run_in_a_crashing_world(
     panic!("it does not end");
 }
 
-#[test]
-fn random_workflows_have_one_result_however_often_they_crash() {
+/// Runs this many workflows, so often each; `memory` is asked for a new place for each run.
+fn run_random_workflows(
+    workflows: u64,
+    runs: u64,
+    mut memory: impl FnMut(&mut dyn FnMut(&mut dyn Memory)),
+) -> Figures {
     let mut figures = Figures::default();
-    for seed in 0..WORKFLOWS {
+    for seed in 0..workflows {
         let mut author = Author { chance: Chance(seed), names: 0, loops: Vec::new() };
         let definition = author.workflow();
         let workflow = document(&definition);
         let mut first = None;
-        for run in 0..RUNS {
+        for run in 0..runs {
             let mut chance = Chance(seed * 1_000 + run);
-            let seen = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                run_in_a_crashing_world(&workflow, &mut chance, &mut figures)
-            }));
-            let seen = seen.unwrap_or_else(|_| panic!("seed {seed}, run {run}: {definition}"));
+            let mut seen = None;
+            memory(&mut |memory| {
+                let seen_here = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    run_in_a_crashing_world(&workflow, &mut chance, &mut figures, memory)
+                }));
+                seen = seen_here.ok();
+            });
+            let seen = seen.unwrap_or_else(|| panic!("seed {seed}, run {run}: {definition}"));
             assert!(matches!(seen.outcome, Outcome::Completed(_)), "seed {seed}: {seen:?}");
             let first = first.get_or_insert_with(|| Seen {
                 outcome: seen.outcome.clone(),
@@ -282,12 +345,33 @@ fn random_workflows_have_one_result_however_often_they_crash() {
             assert_eq!(first, &seen, "seed {seed}, run {run}: {definition}");
         }
     }
-    let Figures { steps, crashes, largest } = figures;
-    println!(
-        "{} runs, {steps} steps, {crashes} crashes, largest checkpoint {largest} bytes",
-        WORKFLOWS * RUNS
-    );
-    assert!(WORKFLOWS * RUNS >= 2_000 && crashes > 2_000);
+    println!("{workflows} workflows, {runs} runs each: {figures:?}");
+    figures
+}
+
+#[test]
+fn random_workflows_have_one_result_however_often_they_crash() {
+    let figures = run_random_workflows(200, 10, |run| run(&mut String::new()));
+    assert!(figures.crashes > 2_000);
+}
+
+fn run_in_rows(open: impl Future<Output = TestStore>) {
+    let mut row = Row::new(open);
+    let figures = run_random_workflows(15, 4, |run| {
+        run(&mut row);
+        row.next();
+    });
+    assert!(figures.crashes > 60);
+}
+
+#[test]
+fn so_they_have_on_sqlite() {
+    run_in_rows(TestStore::sqlite());
+}
+
+#[test]
+fn so_they_have_on_postgres() {
+    run_in_rows(TestStore::postgres());
 }
 
 #[test]
@@ -306,15 +390,12 @@ fn a_long_loop_keeps_its_checkpoint_small() {
     let mut outcome = job.step(None);
     while let Outcome::Pending { calls, wake } = outcome {
         largest = largest.max(serde_json::to_string(&job.checkpoint).unwrap().len());
-        outcome = match calls.first() {
-            Some(call) => {
-                turns += 1;
-                job.answer(call.id, 200, &json!({ "ok": turns }))
-            }
-            None => {
-                job.now = wake.unwrap();
-                job.step(None)
-            }
+        outcome = if let Some(call) = calls.first() {
+            turns += 1;
+            job.answer(call.id, 200, &json!({ "ok": turns }))
+        } else {
+            job.now = wake.unwrap();
+            job.step(None)
         };
     }
     assert_eq!(outcome, Outcome::Completed(json!({ "ok": 300 })));
