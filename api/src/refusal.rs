@@ -18,7 +18,7 @@ use errand_shared::{
         Caller, Decision, ForbiddenReason, SuspensionReason, TokenFailure, VerifyError, consent_url,
     },
     sessions::InitiateError,
-    storage::StoreError,
+    storage::{GateReason, StoreError},
     telemetry::chain,
 };
 
@@ -48,6 +48,7 @@ pub(crate) fn unverified(error: VerifyError, identity: &IdentityConfig) -> Probl
                 ForbiddenReason::ClientNotAllowed => {
                     "The application that the token was issued to may not call this service."
                 }
+                ForbiddenReason::NotOperator => "The token lacks the role `Errand.Operator`.",
             };
             insufficient_scope(detail, &identity.required_scopes)
         }
@@ -91,6 +92,10 @@ pub(crate) fn uninitiated(
              one session key.",
         )
         .header(RETRY_AFTER_HEADER, &retry_after.as_secs().max(1).to_string()),
+        InitiateError::Held { reason: GateReason::Throttled, retry_after } => {
+            provider_unavailable(*retry_after)
+        }
+        InitiateError::Held { reason: GateReason::Operator, .. } => provider_refused(),
         InitiateError::Store(error) => unstored(error),
     }
 }
@@ -120,16 +125,10 @@ fn refused(
     identity: &IdentityConfig,
     api: &DownstreamApi,
 ) -> Problem {
-    let unavailable = |after: Option<Duration>| {
-        Problem::unavailable(
-            "The identity provider is not available at the moment.",
-            after.unwrap_or(RETRY_AFTER).as_secs(),
-        )
-    };
     match failure.decision {
-        Decision::Retry { after } => unavailable(after),
-        Decision::RetryFew { .. } => unavailable(None),
-        Decision::RetrySlow => unavailable(Some(RETRY_AFTER_LOOP)),
+        Decision::Retry { after } => provider_unavailable(after.unwrap_or(RETRY_AFTER)),
+        Decision::RetryFew { .. } => provider_unavailable(RETRY_AFTER),
+        Decision::RetrySlow => provider_unavailable(RETRY_AFTER_LOOP),
         Decision::SuspendForUser { reason: SuspensionReason::ConsentRequired } => {
             consent_required(failure, caller, identity, api)
         }
@@ -142,13 +141,7 @@ fn refused(
              administrator can change that.",
         )
         .member("scopes", api.scopes.clone()),
-        Decision::Operator => Problem::new(
-            StatusCode::BAD_GATEWAY,
-            "identity_provider_refused",
-            "Identity provider refused",
-            "The identity provider did not accept this service's request. Its operator has been \
-             told.",
-        ),
+        Decision::Operator => provider_refused(),
         Decision::Permanent | Decision::ForbiddenCaller => Problem::new(
             StatusCode::FORBIDDEN,
             "forbidden",
@@ -159,6 +152,24 @@ fn refused(
             invalid_token("The identity provider does not accept the token. Get a fresh one.")
         }
     }
+}
+
+fn provider_unavailable(retry_after: Duration) -> Problem {
+    // Rounded up: a client that comes a little early would be refused again.
+    let seconds = retry_after.as_millis().div_ceil(1000);
+    Problem::unavailable(
+        "The identity provider is not available at the moment.",
+        u64::try_from(seconds).unwrap_or(u64::MAX),
+    )
+}
+
+fn provider_refused() -> Problem {
+    Problem::new(
+        StatusCode::BAD_GATEWAY,
+        "identity_provider_refused",
+        "Identity provider refused",
+        "The identity provider did not accept this service's request. Its operator has been told.",
+    )
 }
 
 fn consent_required(

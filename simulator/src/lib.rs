@@ -33,4 +33,4 @@ pub use options::{Options, TlsFiles};
 pub use partner::PartnerCall;
 pub use realm::RealmRequest;
 pub use simulator::{Description, Simulator};
-pub use tenant::{ClientAuthentication, TenantLog, TokenRequest, UserTokenRequest};
+pub use tenant::{ClientAuthentication, Hostility, TenantLog, TokenRequest, UserTokenRequest};

@@ -19,6 +19,9 @@ pub struct Options {
     /// Revokes the whole family when a replaced refresh token is presented again (RFC 9700 section
     /// 4.14.2). Entra does not: there a replaced one stays usable.
     pub reuse_detection: bool,
+    /// So long after its replacement a token may still be presented: what providers offer for
+    /// answers that got lost.
+    pub reuse_leeway: Duration,
 }
 
 impl Default for Options {
@@ -32,6 +35,7 @@ impl Default for Options {
             access_token_lifetime: Duration::from_hours(1),
             user_token_lifetime: Duration::from_hours(1),
             reuse_detection: false,
+            reuse_leeway: Duration::ZERO,
         }
     }
 }

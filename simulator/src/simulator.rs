@@ -13,7 +13,9 @@ use crate::{
     registration::Registration,
     router::router,
     server::{self, Server},
-    tenant::{ClientCertificate, EntraError, Tenant, TenantLog, TokenRequest, UserTokenRequest},
+    tenant::{
+        ClientCertificate, EntraError, Hostility, Tenant, TenantLog, TokenRequest, UserTokenRequest,
+    },
     user::random_id,
 };
 
@@ -151,6 +153,11 @@ impl Simulator {
     /// and the partner API go on.
     pub fn set_unreachable(&self, unreachable: bool) {
         self.tenant.set_unreachable(unreachable);
+    }
+
+    /// Treats refreshes badly from now on, or no longer. The realm stays as it is.
+    pub fn set_hostility(&self, hostility: Option<Hostility>) {
+        self.tenant.set_hostility(hostility);
     }
 
     /// Sets the clock of tenant and partner ahead, for tests that do so with Errand's.

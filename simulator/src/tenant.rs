@@ -4,6 +4,7 @@ mod client_authentication;
 mod client_certificate;
 pub(crate) mod discovery;
 mod entra_error;
+mod hostility;
 mod issued_tokens;
 mod log;
 mod refresh_tokens;
@@ -26,8 +27,10 @@ use axum::{
     middleware::Next,
     response::Response,
 };
+use tokio::time::Instant;
 
 pub use client_authentication::ClientAuthentication;
+pub use hostility::Hostility;
 pub use issued_tokens::UserTokenRequest;
 pub use log::{TenantLog, TokenRequest};
 
@@ -54,8 +57,11 @@ pub(crate) struct Tenant {
     keys: Mutex<SigningKeys>,
     settings: Mutex<Settings>,
     scripts: Mutex<VecDeque<ScriptedAnswer>>,
+    /// With the number of refreshes that have met it.
+    hostility: Mutex<Option<(Hostility, u64)>>,
     log: Mutex<TenantLog>,
     unreachable: AtomicBool,
+    started: Instant,
 }
 
 /// Lifetimes in seconds.
@@ -75,7 +81,7 @@ impl Tenant {
         Self {
             refresh_tokens: RefreshTokens::new(
                 &registration.refresh_token_key,
-                options.reuse_detection,
+                options.reuse_detection.then_some(options.reuse_leeway),
             ),
             keys: Mutex::new(SigningKeys::new(registration.signing_key.clone())),
             origin,
@@ -87,8 +93,10 @@ impl Tenant {
                 user_token_lifetime: seconds(options.user_token_lifetime),
             }),
             scripts: Mutex::default(),
+            hostility: Mutex::default(),
             log: Mutex::default(),
             unreachable: AtomicBool::new(false),
+            started: Instant::now(),
         }
     }
 
@@ -132,6 +140,19 @@ impl Tenant {
     pub(crate) fn next_script(&self) -> ScriptedAnswer {
         let mut scripts = self.scripts.lock().expect("nobody panics while holding it");
         scripts.pop_front().unwrap_or_else(|| Reply::Usual.into())
+    }
+
+    pub(crate) fn set_hostility(&self, hostility: Option<Hostility>) {
+        *self.hostility.lock().expect("nobody panics while holding it") =
+            hostility.map(|hostility| (hostility, 0));
+    }
+
+    /// The fate of one more refresh, while the tenant is hostile.
+    pub(crate) fn next_fate(&self) -> Option<ScriptedAnswer> {
+        let mut hostility = self.hostility.lock().expect("nobody panics while holding it");
+        let (hostility, refreshes) = hostility.as_mut()?;
+        *refreshes += 1;
+        Some(hostility.fate(*refreshes))
     }
 
     pub(crate) fn set_unreachable(&self, unreachable: bool) {

@@ -53,6 +53,21 @@ impl TestDatabase {
         .expect("the table is there")
     }
 
+    /// Changes rows behind the processes' backs, as time would; `postgres` is said in its own SQL.
+    pub async fn execute(&self, sqlite: &'static str, postgres: &'static str) {
+        match self.kind {
+            Database::Sqlite => {
+                let connected = SqliteConnection::connect(&self.url).await;
+                let mut connection = connected.expect("the file is a database");
+                sqlx::query(sqlite).execute(&mut connection).await.map(|_| ())
+            }
+            Database::Postgres => {
+                sqlx::query(postgres).execute(&mut connect(&self.url).await).await.map(|_| ())
+            }
+        }
+        .expect("the statement is right");
+    }
+
     /// Ends every connection of others, as a restart of the server does. PostgreSQL only.
     pub async fn end_connections(&self) {
         let ended = sqlx::query(

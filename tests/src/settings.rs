@@ -22,6 +22,8 @@ pub struct Settings {
     pub honours_idempotency_key: bool,
     /// `timeout_seconds` of the partner API.
     pub timeout_seconds: u32,
+    /// A client credential that is tried before the secret, as TOML.
+    pub first_credential: Option<String>,
     /// Users of every tenant may come.
     pub any_tenant: bool,
     /// Who may be told of jobs, `host:port`.
@@ -45,6 +47,7 @@ impl Default for Settings {
             max_attempts: 3,
             honours_idempotency_key: false,
             timeout_seconds: 30,
+            first_credential: None,
             any_tenant: false,
             webhook_host: None,
             token_exchange: None,
@@ -75,6 +78,8 @@ impl Settings {
         });
         let webhooks = webhooks.unwrap_or_default();
         let (client_id, client_secret) = (&simulator.client_id, &simulator.client_secret);
+        let first_credential = self.first_credential.as_ref().map(|first| format!("{first}, "));
+        let first_credential = first_credential.unwrap_or_default();
         let downstream = &simulator.downstream;
         let (partner_scopes, ledger_scopes) = if self.token_exchange.is_some() {
             (bound_to("api://partner-api-id"), bound_to("api://ledger-api-id"))
@@ -83,7 +88,7 @@ impl Settings {
             (scopes(&simulator.scope), scopes("api://ledger-api-id/read"))
         };
         let api = api.to_string();
-        let key = format!("k1:{}", BASE64_STANDARD.encode(encryption_key));
+        let key = key(encryption_key);
         let Self { lease_seconds, drain_seconds, max_attempts, timeout_seconds, .. } = self;
         let honours_idempotency_key = self.honours_idempotency_key;
         let ledger = downstream.replace("/partner", "/ledger");
@@ -105,7 +110,7 @@ drain_seconds = {drain_seconds}
 [identity]
 {provider}
 client_id = "{client_id}"
-client_credentials = [{{ source_type = "ClientSecret", client_secret = "{client_secret}" }}]
+client_credentials = [{first_credential}{{ source_type = "ClientSecret", client_secret = "{client_secret}" }}]
 consent_redirect_uri = "http://localhost/consent-given"
 
 [downstream_apis.PartnerAPI]
@@ -143,6 +148,11 @@ required_scopes = ["Ledger.Use"]
         };
         format!("instance = \"{instance}/\"\n{tenant}")
     }
+}
+
+/// An encryption key as an entry of `encryption.keys`.
+pub(crate) fn key(bytes: &[u8; 32]) -> String {
+    format!("k1:{}", BASE64_STANDARD.encode(bytes))
 }
 
 /// Scopes and target of an API of the realm.

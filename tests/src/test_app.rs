@@ -15,6 +15,7 @@ use uuid::Uuid;
 use crate::{
     Database, PATIENCE, Program, Settings, TestDatabase, User,
     canaries::{self, Canaries},
+    settings,
     user::Connection,
 };
 
@@ -96,6 +97,11 @@ impl TestApp {
     /// The configuration file of all processes.
     pub fn configuration(&self) -> PathBuf {
         self.folder.path().join("errand.toml")
+    }
+
+    /// The key of the configuration file, as `ID:BASE64`.
+    pub fn encryption_key(&self) -> String {
+        settings::key(&self.encryption_key)
     }
 
     /// Token requests with that grant type.

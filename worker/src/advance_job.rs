@@ -181,7 +181,6 @@ impl<'a> Advance<'a> {
             if self.may_begin() {
                 self.begin(&calls, &mut replies);
             }
-            let until = self.until(&calls, wake);
             while replies.is_empty() {
                 while let Some(landed) = self.flights.next_now() {
                     self.land(landed, &mut replies);
@@ -190,6 +189,8 @@ impl<'a> Advance<'a> {
                     break;
                 }
                 self.send_ready().await?;
+                // Anew each time: a call that has just landed may have been put off.
+                let until = self.until(&calls, wake);
                 let stopping = self.context.stopping.is_cancelled();
                 if self.flights.is_empty() && (stopping || self.suspending.is_some()) {
                     return self.rest(self.clock.now()).await;
@@ -202,10 +203,14 @@ impl<'a> Advance<'a> {
                     return self.rest(until).await;
                 }
                 tokio::select! {
-                    Some(landed) = self.flights.next() => self.land(landed, &mut replies),
+                    // Without a value a token has come: a pattern that does not fit would wait on.
+                    landed = self.flights.next() => {
+                        if let Some(landed) = landed {
+                            self.land(landed, &mut replies);
+                        }
+                    }
                     () = tokio::time::sleep(until.since(self.clock.now())) => {}
                     () = self.context.stopping.cancelled(), if !stopping => {}
-                    else => {}
                 }
             }
         }
@@ -373,6 +378,10 @@ impl<'a> Advance<'a> {
                 Verdict::Suspend(suspension, session_version)
             }
             AcquireError::Unavailable { after } => wait(failures, after.unwrap_or_default()),
+            AcquireError::Held { after } => {
+                tracing::info!(?after, "token requests are held");
+                Verdict::Postpone(now + after)
+            }
             AcquireError::Doubtful { .. } if *failures < DOUBTFUL_ANSWERS => {
                 wait(failures, OPERATOR_PAUSE)
             }

@@ -24,6 +24,7 @@ pub(crate) async fn run(config: &WorkerConfig, context: Arc<Context>, stop: Canc
         async move { leases.keep(id, length).await }
     });
     let rescuing = tokio::spawn(claims::rescue(Arc::clone(&context), config.lease));
+    let keeping_alive = tokio::spawn(keep_alive(Arc::clone(&context)));
     tracing::info!(worker.id = %context.id, concurrency = config.concurrency, "worker started");
 
     let (sender, receiver) = mpsc::channel(config.concurrency);
@@ -49,6 +50,7 @@ pub(crate) async fn run(config: &WorkerConfig, context: Arc<Context>, stop: Canc
     }
     renewing.abort();
     rescuing.abort();
+    keeping_alive.abort();
     context.sessions.finish_refreshes().await;
     match context.store.release(context.id).await {
         Ok(released) => {
@@ -56,6 +58,13 @@ pub(crate) async fn run(config: &WorkerConfig, context: Arc<Context>, stop: Canc
             tracing::info!(released, "worker stopped");
         }
         Err(error) => tracing::warn!("jobs were not given back, their leases run out: {error}"),
+    }
+}
+
+/// Refreshes what jobs will need, and nobody has used for long.
+async fn keep_alive(context: Arc<Context>) {
+    if let Some(unused) = context.identity.keep_alive {
+        context.sessions.keep_alive(unused, &context.downstream_apis).await;
     }
 }
 

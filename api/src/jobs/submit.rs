@@ -11,7 +11,7 @@ use axum::{
 use errand_shared::{
     config::DownstreamApi,
     identity::Caller,
-    jobs::DefinitionName,
+    jobs::{DefinitionName, Job},
     sessions::Initiated,
     storage::{IdempotencyKey, NewJob, Replay, Submission, Submitted},
     telemetry::child_traceparent,
@@ -59,18 +59,28 @@ pub(crate) async fn submit(
     }
     let traceparent =
         child_traceparent(headers.get("traceparent").and_then(|value| value.to_str().ok()));
-    let id = store(&state, &caller, &request, idempotency, &traceparent).await?;
-    answer(&state, id, &caller).await
+    match store(&state, &caller, &request, idempotency, &traceparent).await? {
+        Stored::New(job) => Ok(accepted(*job, &state.public_url)),
+        Stored::Before(id) => answer(&state, id, &caller).await,
+    }
 }
 
-/// Stores the job with its grant; returns the id of the job, or of the one that came first.
+/// Which job a submission made.
+enum Stored {
+    /// This one.
+    New(Box<Job>),
+    /// None: another request with the same key came first.
+    Before(Uuid),
+}
+
+/// Stores the job with its grant.
 async fn store(
     state: &AppState,
     caller: &Caller,
     request: &Request,
     idempotency: Option<IdempotencyKey<'_>>,
     traceparent: &str,
-) -> Result<Uuid, Problem> {
+) -> Result<Stored, Problem> {
     let apis = apis(state, caller, request)?;
     let name = DefinitionName {
         namespace: request.workflow.namespace().to_owned(),
@@ -92,6 +102,7 @@ async fn store(
         let warnings = warnings(ends_at, state.clock.now() + request.deadline);
         let submission = Submission {
             owner: &caller.principal,
+            client: caller.client.as_deref(),
             grant: initiated.as_ref().map(|initiated| initiated.grant()),
             idempotency,
             job: NewJob {
@@ -110,12 +121,12 @@ async fn store(
         };
         let submitted = state.store.submit(&submission).await;
         match submitted.map_err(|error| refusal::unstored(&error))? {
-            Submitted::Created => {
+            Submitted::Created(job) => {
                 state.store.announce();
                 tracing::info!(job.id = %id, "job submitted");
-                return Ok(id);
+                return Ok(Stored::New(job));
             }
-            Submitted::Replayed(id) => return Ok(id),
+            Submitted::Replayed(id) => return Ok(Stored::Before(id)),
             Submitted::KeyReused => return Err(Problem::idempotency_key_reused()),
             Submitted::SessionChanged => {}
         }

@@ -1,6 +1,6 @@
 //! `[identity]`, in JSON `AzureAd`
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use url::Url;
 use uuid::Uuid;
@@ -64,7 +64,7 @@ pub(super) fn read(
     let client_credentials = client_credentials::read(section, platform, dialect.as_ref());
     let extra_token_parameters = extra_token_parameters(section, dialect.as_ref());
     let consent_redirect_uri = section.url("consent_redirect_uri", allow_insecure_http);
-    section.only("keep_alive_days", 30);
+    let keep_alive = section.number("keep_alive_days", 0..=365).unwrap_or(30_u64);
     section.finish();
 
     let (client_id, dialect) = (client_id?, dialect?);
@@ -82,6 +82,7 @@ pub(super) fn read(
         client_credentials,
         extra_token_parameters,
         consent_redirect_uri,
+        keep_alive: (keep_alive > 0).then(|| Duration::from_hours(24 * keep_alive)),
     })
 }
 

@@ -138,6 +138,9 @@ pub struct IdentityConfig {
     pub extra_token_parameters: BTreeMap<String, String>,
     /// `consent_redirect_uri`, default none: where a consent link sends the user afterwards.
     pub consent_redirect_uri: Option<Url>,
+    /// `keep_alive_days`, default 30, 0 for never: how long a session that unfinished jobs need goes
+    /// unused before it is refreshed.
+    pub keep_alive: Option<Duration>,
 }
 
 /// How the identity provider is spoken to, with what only that way knows.

@@ -275,6 +275,16 @@ fn tenants_beside_one_need_an_allow_list() {
 }
 
 /// A configuration for any OpenID provider.
+#[test]
+fn sessions_are_kept_alive_after_as_many_days_as_are_said() {
+    let keep_alive =
+        |identity: &str| load_toml(&toml_with("", identity), &[]).unwrap().identity.keep_alive;
+    let days = |days: u64| Some(Duration::from_hours(24 * days));
+    assert_eq!(keep_alive(""), days(30));
+    assert_eq!(keep_alive("keep_alive_days = 7"), days(7));
+    assert_eq!(keep_alive("keep_alive_days = 0"), None);
+}
+
 fn token_exchange_with(identity: &str, api: &str) -> String {
     format!(
         "encryption.keys = ['{KEY}']\n[identity]\ndialect = 'token-exchange'\n\

@@ -26,7 +26,7 @@ pub(super) async fn read(file: &CertificateFile) -> Result<KeyPair, CredentialEr
         CertificateFile::Pkcs12 { path, password } => open(path, password).await?,
     };
     let private_key = EncodingKey::from_rsa_pem(pem::encode(&key).as_bytes())
-        .map_err(|_| unusable(file.private_key_path(), "holds no RSA key in PKCS #1 or #8"))?;
+        .map_err(|_| unusable(file.private_key_path(), not_rsa(&key)))?;
     Ok(KeyPair { certificate: certificate.into_contents(), private_key })
 }
 
@@ -37,6 +37,20 @@ impl CertificateFile {
             Self::Pem { private_key_path, .. } => private_key_path,
             Self::Pkcs12 { path, .. } => path,
         }
+    }
+}
+
+/// What is wrong with a key that is no RSA key: PS256 and RS256 are all that Entra takes.
+fn not_rsa(key: &Pem) -> &'static str {
+    // DER of the algorithm id-ecPublicKey (RFC 5480 2.1.1), as it stands in PKCS #8.
+    const EC_PUBLIC_KEY: &[u8] = &[0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
+    let names_ec = |window: &[u8]| window == EC_PUBLIC_KEY;
+    if key.tag() == "EC PRIVATE KEY" || key.contents().windows(EC_PUBLIC_KEY.len()).any(names_ec) {
+        "holds an elliptic-curve key: expected a certificate with an RSA key"
+    } else if key.tag() == "ENCRYPTED PRIVATE KEY" {
+        "holds an encrypted key: expected one without a password, or a PKCS#12 file"
+    } else {
+        "holds no RSA key in PKCS #1 or #8"
     }
 }
 
@@ -77,7 +91,8 @@ fn problem(error: &Pkcs12Error) -> &'static str {
             "does not open with its `certificate_password`"
         }
         Pkcs12Error::UnsupportedEncryptionScheme | Pkcs12Error::UnsupportedMacAlgorithm => {
-            "is protected in a way that is not supported: expected AES, 3DES or RC2-40"
+            "is protected in a way that is not supported: expected AES, 3DES or RC2-40; convert it with \
+             `openssl pkcs12 -legacy -in OLD.pfx -noenc -out NEW.pem`"
         }
         _ => "is not a PKCS#12 file",
     }
@@ -130,11 +145,24 @@ mod tests {
         let certificate = ::pem::encode(&Pem::new("CERTIFICATE", b"der".to_vec()));
         let certificate = file("certificate.pem", &certificate);
         let key = file("key.pem", &::pem::encode(&Pem::new("PRIVATE KEY", b"no key".to_vec())));
+        let sec1 = file("sec1.pem", &::pem::encode(&Pem::new("EC PRIVATE KEY", b"der".to_vec())));
+        let encrypted = ::pem::encode(&Pem::new("ENCRYPTED PRIVATE KEY", b"der".to_vec()));
+        let encrypted = file("encrypted.pem", &encrypted);
+        let elliptic = "holds an elliptic-curve key: expected a certificate with an RSA key";
         let missing = folder.path().join("missing.pfx");
         for (file, name, problem) in [
             (pem(&certificate, &certificate), "certificate.pem", "holds no private key in PEM"),
             (pem(&certificate, &key), "key.pem", "holds no RSA key"),
             (pem(&fixture("aes.pfx"), &key), "aes.pfx", "holds no certificate in PEM"),
+            (pem(&certificate, &encrypted), "encrypted.pem", "holds an encrypted key"),
+            (pem(&certificate, &sec1), "sec1.pem", elliptic),
+            (pem(&fixture("ec.pem"), &fixture("ec.pem")), "ec.pem", elliptic),
+            (pkcs12(&fixture("ec.pfx"), "throw-away"), "ec.pfx", elliptic),
+            (
+                pkcs12(&fixture("rc2-128.pfx"), "throw-away"),
+                "rc2-128.pfx",
+                "openssl pkcs12 -legacy",
+            ),
             (pkcs12(&missing, ""), "missing.pfx", "cannot read"),
             (pkcs12(&certificate, "canary-3f1c"), "certificate.pem", "is not a PKCS#12 file"),
             (pkcs12(&fixture("aes.pfx"), "canary-3f1c"), "aes.pfx", "does not open with its"),

@@ -38,7 +38,7 @@ pub(super) struct Claims {
     #[serde(default, deserialize_with = "text")]
     pub(super) idtyp: Option<String>,
     #[serde(default)]
-    pub(super) roles: Option<IgnoredAny>,
+    roles: Option<Value>,
     xms_cc: Option<OneOrMany>,
     pub(super) nonce: Option<IgnoredAny>,
     /// Only in id_tokens (OpenID Connect Core 3.1.3.6).
@@ -115,6 +115,18 @@ impl Claims {
     pub(super) fn scopes(&self) -> Vec<String> {
         let scopes = self.scp.as_ref().or(self.scope.as_ref());
         scopes.into_iter().flat_map(OneOrMany::words).map(str::to_owned).collect()
+    }
+
+    /// Whether the token says anything of application roles, in whatever form.
+    pub(super) fn has_roles(&self) -> bool {
+        self.roles.is_some()
+    }
+
+    /// Whether an application role was assigned to the user or application: at Entra `roles` is a
+    /// list of names, compared as they are.
+    pub(super) fn has_role(&self, role: &str) -> bool {
+        let roles = self.roles.as_ref().and_then(Value::as_array);
+        roles.into_iter().flatten().any(|assigned| assigned == role)
     }
 
     /// The application that asked for the token.

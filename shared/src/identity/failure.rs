@@ -219,6 +219,11 @@ const RETRY: Verdict = Verdict::of(Decision::Retry { after: None });
 pub(super) const OPERATOR: Verdict = Verdict::of(Decision::Operator);
 const API_CONFIGURATION: Verdict = OPERATOR.holding(Gate::TenantAndApi);
 const PERMANENT: Verdict = Verdict::of(Decision::Permanent);
+/// The request is wrong, or goes to the wrong tenant: in an exchange nothing of it is the caller's but
+/// the token.
+fn bad_request(grant: GrantKind) -> Verdict {
+    if grant.is_exchange() { OPERATOR } else { PERMANENT }
+}
 const ADMINISTRATOR: Verdict = Verdict::of(Decision::SuspendForAdministrator);
 const INTERACTION: Verdict = Verdict::user(SuspensionReason::InteractionRequired);
 const CONSENT: Verdict = Verdict::user(SuspensionReason::ConsentRequired);
@@ -324,7 +329,9 @@ fn by_entra_error(grant: GrantKind, error: &OAuthError, retry_after: Option<Dura
         ErrorWord::InvalidScope | ErrorWord::InvalidResource | ErrorWord::InvalidTarget => {
             refined.unwrap_or(API_CONFIGURATION)
         }
-        ErrorWord::InvalidRequest | ErrorWord::UnsupportedGrantType => refined.unwrap_or(PERMANENT),
+        ErrorWord::InvalidRequest | ErrorWord::UnsupportedGrantType => {
+            refined.unwrap_or(bad_request(grant))
+        }
         ErrorWord::InvalidToken | ErrorWord::Unknown => {
             refined.unwrap_or(Verdict::of(Decision::RetryFew { then: LastResort::Permanent }))
         }
@@ -384,7 +391,8 @@ fn by_code(grant: GrantKind, error: &OAuthError) -> Option<Verdict> {
         CodeMeaning::AdministratorNeeded => Some(ADMINISTRATOR),
         CodeMeaning::InteractionNeeded => Some(INTERACTION),
         CodeMeaning::ApiConfiguration => Some(API_CONFIGURATION),
-        CodeMeaning::BadRequest | CodeMeaning::UserUnknown => Some(PERMANENT),
+        CodeMeaning::BadRequest => Some(bad_request(grant)),
+        CodeMeaning::UserUnknown => Some(PERMANENT),
         CodeMeaning::UserDisabled => Some(PERMANENT.with(RefreshTokenState::Dead)),
         CodeMeaning::RefreshTokenGone => Some(DEAD),
         CodeMeaning::Transient => Some(RETRY),

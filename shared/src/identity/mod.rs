@@ -51,4 +51,4 @@ pub use scopes::Scopes;
 pub use secret::{AccessToken, AssertionHash, RefreshToken, UserAssertion};
 pub use token_endpoint::{HTTP_TIMEOUT, TokenEndpoint};
 pub use token_response::TokenResponse;
-pub use verifier::{Caller, ForbiddenReason, Verifier, VerifyError};
+pub use verifier::{Caller, ForbiddenReason, Operator, Verifier, VerifyError};

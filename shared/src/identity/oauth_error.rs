@@ -91,9 +91,9 @@ pub(super) enum CodeMeaning {
     ApiConfiguration,
     /// Errand's registration, credential or authority is configured wrongly.
     Configuration,
-    /// A request that no repetition makes good.
+    /// A request that no repetition makes good: tenant unknown or missing, malformed.
     BadRequest,
-    /// The user does not exist in the tenant.
+    /// The user does not exist in the tenant, or is of a kind that the API does not take.
     UserUnknown,
     /// The user is disabled, the grant gone.
     UserDisabled,
@@ -196,7 +196,7 @@ impl OAuthError {
 }
 
 impl CodeMeaning {
-    fn of(code: u32) -> Option<Self> {
+    pub(super) fn of(code: u32) -> Option<Self> {
         Some(match code {
             50_013 | 500_133 | 500_131 | 240_002 => Self::AssertionRefused,
             50_027 => Self::MalformedToken,
@@ -224,8 +224,8 @@ impl CodeMeaning {
             // supported (AADB2C90086).
             700_016 | 70_001 | 7_000_112 | 700_011 | 50_194 | 9_001_023 | 90_124 | 90_038
             | 900_382 | 900_432 | 90_086 => Self::Configuration,
-            90_002 | 50_059 | 90_014 | 900_144 | 900_023 | 500_207 => Self::BadRequest,
-            50_034 | 51_004 | 50_014 | 50_020 | 90_072 => Self::UserUnknown,
+            90_002 | 50_059 | 90_014 | 900_144 | 900_023 => Self::BadRequest,
+            50_034 | 51_004 | 50_014 | 50_020 | 90_072 | 500_207 => Self::UserUnknown,
             50_057 => Self::UserDisabled,
             50_173 | 70_008 | 700_082 | 700_084 | 70_000 | 50_089 | 50_132 | 50_133 => {
                 Self::RefreshTokenGone

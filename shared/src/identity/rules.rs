@@ -15,6 +15,9 @@ use crate::{
 /// How far the provider's clock and ours may differ (Microsoft's default).
 const CLOCK_SKEW: Duration = Duration::from_mins(5);
 
+/// The application role of those who look after everybody's jobs.
+const OPERATOR_ROLE: &str = "Errand.Operator";
+
 /// What must be left of a token's life, without skew: the provider checks it again in the exchange.
 const MIN_REMAINING: Duration = Duration::from_mins(1);
 
@@ -44,20 +47,52 @@ impl Rules {
         self.check_audience(claims)?;
         check_time(claims, now)?;
         let principal = match &self.dialect {
-            Dialect::Entra { tenant, .. } => entra_user(claims, tenant)?,
+            Dialect::Entra { tenant, .. } => {
+                check_entra(claims, tenant)?;
+                entra_user(claims)?
+            }
             Dialect::TokenExchange { .. } => openid_user(claims)?,
         };
         self.check_client(claims)?;
-        let scopes = claims.scopes();
-        if !self.required_scopes.is_empty()
-            && !self.required_scopes.iter().any(|required| scopes.contains(required))
-        {
-            return Err(VerifyError::Forbidden { reason: ForbiddenReason::MissingScope });
-        }
+        self.check_scopes(claims)?;
         if claims.expires_at()? < now + MIN_REMAINING {
             return Err(VerifyError::ExpiresTooSoon);
         }
         Ok(principal)
+    }
+
+    /// Checks what is true of a good token of an operator, its signature and issuer aside: a user's
+    /// token that may call, or an application's own, with the role. Returns whose it is.
+    ///
+    /// Nothing is exchanged for an operator, so the token is good to its end. Other providers give
+    /// `roles` any meaning, so they have no operators.
+    pub(super) fn check_operator(
+        &self,
+        claims: &Claims,
+        now: Timestamp,
+    ) -> Result<Principal, VerifyError> {
+        self.check_audience(claims)?;
+        check_time(claims, now)?;
+        let Dialect::Entra { tenant, .. } = &self.dialect else { return Err(NO_OPERATOR) };
+        check_entra(claims, tenant)?;
+        let is_application = is_application(claims);
+        let principal = if is_application { entra_principal(claims)? } else { entra_user(claims)? };
+        self.check_client(claims)?;
+        if !is_application {
+            self.check_scopes(claims)?;
+        }
+        if claims.has_role(OPERATOR_ROLE) { Ok(principal) } else { Err(NO_OPERATOR) }
+    }
+
+    /// Any one of the required scopes does.
+    fn check_scopes(&self, claims: &Claims) -> Result<(), VerifyError> {
+        let scopes = claims.scopes();
+        let required = &self.required_scopes;
+        if required.is_empty() || required.iter().any(|required| scopes.contains(required)) {
+            Ok(())
+        } else {
+            Err(VerifyError::Forbidden { reason: ForbiddenReason::MissingScope })
+        }
     }
 
     /// At Entra GUIDs are compared as such, and application ID URIs exactly, as it does in the
@@ -94,23 +129,33 @@ impl Rules {
     }
 }
 
-/// The user of an Entra token: `tid` and `oid`.
-fn entra_user(claims: &Claims, tenant: &Tenant) -> Result<Principal, VerifyError> {
+/// What is true of every access token of Entra: of a tenant that may call, and no id_token.
+fn check_entra(claims: &Claims, tenant: &Tenant) -> Result<(), VerifyError> {
     check_tenant(claims, tenant)?;
     // An access token has none; an id_token, which is signed by the same keys, mostly does.
-    if claims.nonce.is_some() {
-        return Err(ID_TOKEN);
-    }
-    let no_scopes = claims.scopes().is_empty();
-    let is_subject_the_app = claims.oid.is_some() && claims.oid == claims.sub;
-    if claims.idtyp.as_deref() == Some("app")
-        || (no_scopes && (claims.roles.is_some() || is_subject_the_app))
-    {
+    if claims.nonce.is_some() { Err(ID_TOKEN) } else { Ok(()) }
+}
+
+/// The user of an Entra token: `tid` and `oid`.
+fn entra_user(claims: &Claims) -> Result<Principal, VerifyError> {
+    if is_application(claims) {
         return Err(APP_ONLY);
     }
-    if no_scopes {
+    if claims.scopes().is_empty() {
         return Err(NO_SCOPES);
     }
+    entra_principal(claims)
+}
+
+/// Whether an Entra token is an application's own. `idtyp` is optional there: its absence says
+/// nothing.
+fn is_application(claims: &Claims) -> bool {
+    let is_subject_the_app = claims.oid.is_some() && claims.oid == claims.sub;
+    claims.idtyp.as_deref() == Some("app")
+        || (claims.scopes().is_empty() && (claims.has_roles() || is_subject_the_app))
+}
+
+fn entra_principal(claims: &Claims) -> Result<Principal, VerifyError> {
     match claims.oid.as_deref() {
         None | Some("") => Err(NO_USER),
         Some(subject) => Ok(Principal {
@@ -161,6 +206,7 @@ fn is_client_the_subject(claims: &Claims) -> bool {
 const ID_TOKEN: VerifyError = VerifyError::invalid("the token is an id_token, not an access token");
 const NO_SCOPES: VerifyError = VerifyError::invalid("the token has no scopes");
 const NO_USER: VerifyError = VerifyError::invalid("the token names no user");
+const NO_OPERATOR: VerifyError = VerifyError::Forbidden { reason: ForbiddenReason::NotOperator };
 const APP_ONLY: VerifyError = VerifyError::Forbidden { reason: ForbiddenReason::AppOnly };
 
 fn check_tenant(claims: &Claims, tenant: &Tenant) -> Result<(), VerifyError> {

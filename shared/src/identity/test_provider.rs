@@ -213,6 +213,7 @@ pub(super) fn configuration(instance: Url) -> IdentityConfig {
         client_credentials: vec![ClientCredential::Secret("s3cret~value".into())],
         extra_token_parameters: BTreeMap::new(),
         consent_redirect_uri: None,
+        keep_alive: None,
     }
 }
 

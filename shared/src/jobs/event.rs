@@ -10,7 +10,7 @@ use crate::time::Timestamp;
 /// What happened. Later versions know more: what is read back stays a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventKind {
-    /// The job is durable.
+    /// The job is durable; `client` is the application that its user called with, if it is known.
     Submitted,
     /// A worker has it for the first time.
     Started,

@@ -12,6 +12,11 @@
 //!    provider answers something else.
 //! 5. A token that the provider calls dead is erased and never sent again.
 //!
+//! Before 1 stand the gates: what would be refused like somebody else's request is not sent.
+//!
+//! A token that the provider wants renewed early is handed out, and renewed beside its use by the same
+//! protocol; what comes of that changes nothing for those who hold a good one.
+//!
 //! A refresh runs in a task of its own: whatever ends the job that wanted it, its answer is kept.
 
 use std::{sync::Arc, time::Duration};
@@ -19,14 +24,20 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{Sessions, initiate::scope_set};
+use super::{
+    Sessions,
+    gates::{Asked, Leave},
+    initiate::scope_set,
+    new_access_token, random_fraction,
+};
 use crate::{
     config::{Dialect, DownstreamApi},
     identity::{
-        AccessToken, Decision, HTTP_TIMEOUT, LastResort, Presented, Principal, RefreshTokenState,
-        RequestedClaims, SuspensionReason, TokenFailure, TokenResponse,
+        AccessToken, Decision, Gate, HTTP_TIMEOUT, LastResort, Presented, Principal,
+        RefreshTokenState, RequestedClaims, SuspensionReason, TokenFailure, TokenResponse,
     },
-    storage::{Abandoned, HeldGrant, NewAccessToken, RefreshStart, SessionState, StoreError},
+    storage::{Abandoned, HeldGrant, IdleGrant, RefreshStart, SessionState, StoreError},
+    telemetry::chain,
     time::Timestamp,
 };
 
@@ -49,8 +60,12 @@ const WATCH: Duration = Duration::from_secs(5);
 /// Before the grant is tried again after the provider did not answer.
 const PAUSE_UNANSWERED: Duration = Duration::from_secs(2);
 
-/// Before a request loop that the provider noticed (AADSTS50196) may go on.
-const PAUSE_LOOP: Duration = Duration::from_mins(5);
+/// Before a request loop that the provider noticed (AADSTS50196) may go on: doubled each time that it
+/// notices one again, up to the second.
+const PAUSE_LOOP: (Duration, Duration) = (Duration::from_mins(5), Duration::from_hours(1));
+
+/// Between two tries to renew a token early.
+const PAUSE_EARLY: Duration = Duration::from_mins(5);
 
 /// Between two refusals that make an unexplained `invalid_grant` final: replicas lag behind.
 const PAUSE_DOUBTFUL: Duration = Duration::from_mins(1);
@@ -73,6 +88,13 @@ pub enum AcquireError {
     Unavailable {
         /// At least this long; none: the caller's own backoff.
         after: Option<Duration>,
+    },
+    /// The provider refused others lately, and would refuse this too, or has just done so: try again,
+    /// not before `after`; no attempt is burnt, and nothing of it is this job's.
+    #[error("token requests are held")]
+    Held {
+        /// Until the gate opens, spread.
+        after: Duration,
     },
     /// Errand's configuration is at fault: hold the job until an operator has mended it.
     #[error("the identity provider refuses this configuration")]
@@ -102,7 +124,7 @@ pub struct Rejected {
 
 /// What is wanted, in a form that a task can own.
 #[derive(Debug, Clone)]
-struct Wanted {
+pub(super) struct Wanted {
     session_id: Uuid,
     /// Which of the session's grants.
     grant: String,
@@ -112,9 +134,44 @@ struct Wanted {
     rejected: Option<AccessToken>,
     /// What the API demands of the token.
     claims: Option<RequestedClaims>,
+    /// Nobody waits for it: others may hold good tokens of the grant, and keep them if it is dead.
+    in_background: bool,
+}
+
+/// What is kept between the presentations of one refresh.
+#[derive(Default)]
+struct Attempt {
+    /// A second presentation at once was made.
+    repeated: bool,
+    /// Leave for the next request, unless it was used.
+    leave: Option<Leave>,
+}
+
+/// What a presentation came to.
+enum Presentation {
+    /// A token, which is written.
+    Brought(AccessToken),
+    /// Look at the grant again: it was replaced, or may be presented once more.
+    Again,
+    /// Somebody else is at it.
+    Busy,
 }
 
 impl Wanted {
+    /// Any token of a grant that nobody has used for long.
+    pub(super) fn in_background(grant: &IdleGrant, api: &DownstreamApi, scope_set: String) -> Self {
+        Self {
+            session_id: grant.session_id,
+            grant: grant.api.clone(),
+            owner: grant.owner.clone(),
+            api: api.clone(),
+            scope_set,
+            rejected: None,
+            claims: None,
+            in_background: true,
+        }
+    }
+
     /// The grant's token, if it has enough life left and the API has not just refused it.
     fn accept(&self, grant: &mut HeldGrant, now: Timestamp) -> Option<AccessToken> {
         // Nobody knows which claims a stored one was asked for with.
@@ -166,9 +223,17 @@ impl Sessions {
                 Dialect::Entra { .. } => claims,
                 Dialect::TokenExchange { .. } => None,
             },
+            in_background: false,
         };
         let mut grant = self.grant(&wanted).await?;
-        if let Some(access_token) = wanted.accept(&mut grant, self.clock.now()) {
+        let now = self.clock.now();
+        let refresh_at = grant.token.as_ref().and_then(|token| token.refresh_at);
+        if let Some(access_token) = wanted.accept(&mut grant, now) {
+            if let Some(due) = refresh_at.filter(|due| *due <= now && grant.renewable) {
+                let (sessions, wanted) =
+                    (Arc::clone(self), Wanted { in_background: true, ..wanted });
+                self.tasks.spawn(async move { sessions.renew_early(&wanted, &grant, due).await });
+            }
             return Ok(access_token);
         }
         let sessions = Arc::clone(self);
@@ -191,73 +256,128 @@ impl Sessions {
             .ok_or(AcquireError::Permanent)
     }
 
+    /// Renews a token that is still good; one process does.
+    async fn renew_early(&self, wanted: &Wanted, grant: &HeldGrant, due: Timestamp) {
+        let next = self.clock.now() + PAUSE_EARLY;
+        let Wanted { session_id, grant: api, scope_set, .. } = wanted;
+        let renewed =
+            match self.store.claim_early_refresh(*session_id, api, scope_set, due, next).await {
+                Ok(true) => self.renew(wanted, grant.version).await,
+                Ok(false) => return,
+                Err(error) => Err(error.into()),
+            };
+        if let Err(error) = renewed {
+            tracing::warn!(session.id = %session_id, "not renewed early: {}", chain(&error));
+        }
+    }
+
+    /// Replaces the grant of `version`, unless somebody else does.
+    pub(super) async fn renew(&self, wanted: &Wanted, version: i64) -> Result<(), AcquireError> {
+        let _turn = self.refreshes.take((wanted.session_id, wanted.grant.clone())).await;
+        let mut attempt = Attempt::default();
+        loop {
+            let grant = self.grant(wanted).await?;
+            if grant.version != version {
+                return Ok(());
+            }
+            match self.present(wanted, &grant, &mut attempt).await? {
+                Presentation::Brought(_) | Presentation::Busy => return Ok(()),
+                Presentation::Again => {}
+            }
+        }
+    }
+
     async fn refresh(&self, wanted: Wanted) -> Result<AccessToken, AcquireError> {
         let _turn = self.refreshes.take((wanted.session_id, wanted.grant.clone())).await;
         let watch_until = Instant::now() + WATCH;
-        let mut grace = true;
+        let mut attempt = Attempt::default();
         loop {
             let mut grant = self.grant(&wanted).await?;
-            let now = self.clock.now();
-            if let Some(access_token) = wanted.accept(&mut grant, now) {
+            if let Some(access_token) = wanted.accept(&mut grant, self.clock.now()) {
                 return Ok(access_token);
             }
-            if grant.state != SessionState::Active || !grant.renewable {
-                return Err(AcquireError::Suspend {
-                    reason: SuspensionReason::SessionRevoked,
-                    claims: wanted.claims.as_ref().map(RequestedClaims::to_json),
-                    session_version: grant.session_version,
-                });
-            }
-            if let Some(not_before) = grant.not_before.filter(|not_before| *not_before > now) {
-                return Err(AcquireError::Unavailable { after: Some(not_before.since(now)) });
-            }
-            let began = Instant::now();
-            let start = self
-                .store
-                .begin_refresh(
-                    wanted.session_id,
-                    &wanted.grant,
-                    &wanted.owner,
-                    grant.version,
-                    REFRESH_LEASE,
-                )
-                .await?;
-            let Some(start) = start else {
+            match self.present(&wanted, &grant, &mut attempt).await? {
+                // Whatever its life and whether it is another one: this is what there is.
+                Presentation::Brought(access_token) => return Ok(access_token),
+                Presentation::Again => {}
                 // Another process is at it: its result is what everybody waits for.
-                if Instant::now() > watch_until {
+                Presentation::Busy if Instant::now() > watch_until => {
                     return Err(AcquireError::Unavailable { after: Some(PAUSE_UNANSWERED) });
                 }
-                tokio::time::sleep(jittered(Duration::from_millis(200))).await;
-                continue;
-            };
-            if !self.may_present(&wanted, &grant, began).await {
-                self.abandon(&wanted, &grant, &start, None, Some(PAUSE_UNANSWERED)).await?;
-                return Err(AcquireError::Unavailable { after: Some(PAUSE_UNANSWERED) });
+                Presentation::Busy => {
+                    tokio::time::sleep(jittered(Duration::from_millis(200))).await;
+                }
             }
-            let obtained_at = self.clock.now();
-            let Wanted { owner, api, claims, .. } = &wanted;
-            let refresh_token = &start.refresh_token;
-            let answer =
-                self.token_endpoint.refresh(owner, refresh_token, api, claims.as_ref()).await;
-            match answer {
-                Ok(response) => {
-                    let access_token = response.access_token.clone();
-                    if self.finish(&wanted, &grant, obtained_at, response).await? {
-                        // Whatever its life and whether it is another one: this is what there is.
-                        return Ok(access_token);
-                    }
-                }
-                Err(failure) => {
-                    let again = failure.presented == Presented::Unanswered
-                        && failure.refresh_token != RefreshTokenState::Dead;
-                    if again && std::mem::take(&mut grace) {
-                        self.abandon(&wanted, &grant, &start, Some(&failure), None).await?;
-                    } else if let Some(error) =
-                        self.refused(&wanted, &grant, &start, &failure).await?
-                    {
-                        return Err(error);
-                    }
-                }
+        }
+    }
+
+    /// Presents the grant's refresh token once, if that may be done now.
+    async fn present(
+        &self,
+        wanted: &Wanted,
+        grant: &HeldGrant,
+        attempt: &mut Attempt,
+    ) -> Result<Presentation, AcquireError> {
+        if grant.state != SessionState::Active || !grant.renewable {
+            return Err(AcquireError::Suspend {
+                reason: SuspensionReason::SessionRevoked,
+                claims: wanted.claims.as_ref().map(RequestedClaims::to_json),
+                session_version: grant.session_version,
+            });
+        }
+        let now = self.clock.now();
+        if let Some(not_before) = grant.not_before.filter(|not_before| *not_before > now) {
+            return Err(AcquireError::Unavailable { after: Some(not_before.since(now)) });
+        }
+        let Wanted { session_id, owner, api, claims, .. } = wanted;
+        let leave = match attempt.leave.take() {
+            Some(leave) => leave,
+            None => match self.ask_gates(&owner.tenant, api).await? {
+                Asked::Granted(leave) => leave,
+                Asked::Held(held) => return Err(AcquireError::Held { after: held.spread() }),
+            },
+        };
+        let began = Instant::now();
+        let start = self
+            .store
+            .begin_refresh(*session_id, &wanted.grant, owner, grant.version, REFRESH_LEASE)
+            .await?;
+        let Some(start) = start else {
+            attempt.leave = Some(leave);
+            return Ok(Presentation::Busy);
+        };
+        if !self.may_present(wanted, grant, began).await {
+            self.abandon(wanted, grant, &start, None, Some(PAUSE_UNANSWERED)).await?;
+            return Err(AcquireError::Unavailable { after: Some(PAUSE_UNANSWERED) });
+        }
+        let obtained_at = self.clock.now();
+        let answer =
+            self.token_endpoint.refresh(owner, &start.refresh_token, api, claims.as_ref()).await;
+        let failure = match answer {
+            Ok(response) => {
+                let access_token = response.access_token.clone();
+                // Before the gates: nothing may come between the answer and its record.
+                let written = self.finish(wanted, grant, obtained_at, response).await;
+                self.tell_gates(&owner.tenant, api, leave, None).await;
+                return Ok(if written? {
+                    Presentation::Brought(access_token)
+                } else {
+                    Presentation::Again
+                });
+            }
+            Err(failure) => failure,
+        };
+        let held = self.tell_gates(&owner.tenant, api, leave, Some(&failure)).await;
+        let again = failure.presented == Presented::Unanswered
+            && failure.refresh_token != RefreshTokenState::Dead;
+        if again && !std::mem::replace(&mut attempt.repeated, true) {
+            self.abandon(wanted, grant, &start, Some(&failure), None).await?;
+            return Ok(Presentation::Again);
+        }
+        match self.refused(wanted, grant, &start, &failure).await? {
+            None => Ok(Presentation::Again),
+            Some(error) => {
+                Err(held.map_or(error, |held| AcquireError::Held { after: held.spread() }))
             }
         }
     }
@@ -278,12 +398,7 @@ impl Sessions {
         obtained_at: Timestamp,
         response: TokenResponse,
     ) -> Result<bool, AcquireError> {
-        let access_token = NewAccessToken {
-            scope_set: wanted.scope_set.clone(),
-            access_token: response.access_token,
-            obtained_at,
-            expires_at: response.expires_at,
-        };
+        let access_token = new_access_token(wanted.scope_set.clone(), obtained_at, &response);
         let written = patiently(|| {
             self.store.finish_refresh(
                 wanted.session_id,
@@ -315,9 +430,12 @@ impl Sessions {
             RefreshTokenState::Dead => (true, None),
             RefreshTokenState::Doubtful if doubted_before => (true, None),
             RefreshTokenState::Doubtful => (false, Some(PAUSE_DOUBTFUL)),
-            RefreshTokenState::Usable => (false, pause(failure)),
+            RefreshTokenState::Usable => (false, pause(failure, grant.loops)),
         };
-        let end = || self.store.end_grant(wanted.session_id, &wanted.grant, grant.version);
+        let end = || {
+            let Wanted { session_id, grant: api, in_background, .. } = wanted;
+            self.store.end_grant(*session_id, api, grant.version, *in_background)
+        };
         if !dead {
             self.abandon(wanted, grant, start, Some(failure), pause).await?;
         } else if !patiently(end).await? {
@@ -363,6 +481,7 @@ impl Sessions {
         let abandoned = Abandoned {
             unanswered: failure.is_some_and(|failure| failure.presented == Presented::Unanswered),
             refused_at: doubtful.then_some(now),
+            looped: failure.is_some_and(|failure| failure.decision == Decision::RetrySlow),
             not_before: pause.map(|pause| now + pause),
         };
         self.store
@@ -377,11 +496,16 @@ impl Sessions {
     }
 }
 
-/// How long the whole grant keeps quiet after a failure that is not about one API.
-fn pause(failure: &TokenFailure) -> Option<Duration> {
+/// How long the whole grant keeps quiet after a failure that is not about one API, and that no gate
+/// holds others back for. `loops` were noticed in a row before.
+fn pause(failure: &TokenFailure, loops: u32) -> Option<Duration> {
     match failure.decision {
+        Decision::Retry { .. } if failure.gate != Gate::Session => None,
         Decision::Retry { after } => Some(after.unwrap_or(PAUSE_UNANSWERED)),
-        Decision::RetrySlow => Some(PAUSE_LOOP),
+        Decision::RetrySlow => {
+            let (first, longest) = PAUSE_LOOP;
+            Some(first.saturating_mul(2_u32.saturating_pow(loops)).min(longest))
+        }
         Decision::RetryFew { .. }
         | Decision::SuspendForUser { .. }
         | Decision::SuspendForAdministrator
@@ -412,8 +536,6 @@ where
 }
 
 /// Spreads waiters, so that they do not come back together.
-fn jittered(length: Duration) -> Duration {
-    let mut random = [0; 1];
-    aws_lc_rs::rand::fill(&mut random).expect("the operating system gives random bytes");
-    length.mul_f64(0.5 + f64::from(random[0]) / 255.0)
+pub(super) fn jittered(length: Duration) -> Duration {
+    length.mul_f64(0.5 + random_fraction())
 }

@@ -4,12 +4,17 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::{Sessions, turns::Turn};
+use super::{
+    Sessions,
+    gates::{Asked, Held},
+    new_access_token,
+    turns::Turn,
+};
 use crate::{
     config::{Dialect, DownstreamApi, DownstreamApis},
     identity::{AssertionHash, Caller, Principal, Scopes, TokenFailure},
     storage::{
-        Grant, KnownGrant, KnownSession, NewAccessToken, NewGrant, NewTokens, SessionSelector,
+        GateReason, Grant, KnownGrant, KnownSession, NewGrant, NewTokens, SessionSelector,
         SessionState, StoreError,
     },
     time::Timestamp,
@@ -83,6 +88,14 @@ pub enum InitiateError {
     #[error("this user's tokens were exchanged too often")]
     TooMany {
         /// Until the next one.
+        retry_after: Duration,
+    },
+    /// The provider refused others lately, and would refuse this user too: it was not asked.
+    #[error("token requests are held")]
+    Held {
+        /// Whose turn it is.
+        reason: GateReason,
+        /// Until it is asked again.
         retry_after: Duration,
     },
     /// The database did not answer.
@@ -240,8 +253,16 @@ impl Sessions {
         self.exchange_limit
             .take(&caller.principal, Instant::now())
             .map_err(|retry_after| InitiateError::TooMany { retry_after })?;
+        let tenant = &caller.principal.tenant;
+        let leave = match self.ask_gates(tenant, api).await? {
+            Asked::Granted(leave) => leave,
+            Asked::Held(Held { reason, length }) => {
+                return Err(InitiateError::Held { reason, retry_after: length });
+            }
+        };
         let obtained_at = self.clock.now();
         let answer = self.token_endpoint.exchange(&caller.principal, &caller.assertion, api).await;
+        self.tell_gates(tenant, api, leave, answer.as_ref().err()).await;
         let response = answer.map_err(|failure| InitiateError::Refused {
             api: Box::new(api.clone()),
             source: Box::new(failure),
@@ -252,13 +273,8 @@ impl Sessions {
         }
         Ok(NewTokens {
             api: self.grant_for(api).to_owned(),
+            access_token: new_access_token(scope_set(api), obtained_at, &response),
             refresh_token: response.refresh_token,
-            access_token: NewAccessToken {
-                scope_set: scope_set(api),
-                access_token: response.access_token,
-                obtained_at,
-                expires_at: response.expires_at,
-            },
         })
     }
 }

@@ -13,7 +13,9 @@
 
 mod acquire;
 mod exchange_limit;
+mod gates;
 mod initiate;
+mod keep_alive;
 #[cfg(test)]
 mod tests;
 mod turns;
@@ -30,10 +32,14 @@ pub use self::{
 use self::{exchange_limit::ExchangeLimit, initiate::InitiationKey, turns::Turns};
 use crate::{
     config::{Dialect, DownstreamApi, IdentityConfig},
-    identity::{Principal, TokenEndpoint},
-    storage::{SessionView, SharedStore, StoreError},
-    time::SharedClock,
+    identity::{Principal, TokenEndpoint, TokenResponse},
+    storage::{NewAccessToken, SessionView, SharedStore, StoreError},
+    time::{SharedClock, Timestamp},
 };
+
+/// The longest that an early renewal is put off, so that tokens obtained together are not renewed
+/// together.
+const EARLY_SPREAD: Duration = Duration::from_mins(5);
 
 /// How long the end of a process waits for refreshes: for the answer, and for the database.
 const LAST_REFRESHES: Duration = Duration::from_secs(20);
@@ -111,4 +117,27 @@ impl Sessions {
             tracing::error!("a refresh could not be written before the process ended");
         }
     }
+}
+
+/// The access token of an answer to a request of that time, as it is stored.
+fn new_access_token(
+    scope_set: String,
+    obtained_at: Timestamp,
+    response: &TokenResponse,
+) -> NewAccessToken {
+    let expires_at = response.expires_at;
+    let refresh_at = response.refresh_at.map(|refresh_at| {
+        let (before, after) = (refresh_at.since(obtained_at), expires_at.since(refresh_at));
+        let most = EARLY_SPREAD.min(before / 2).min(after / 2);
+        refresh_at + most.mul_f64(random_fraction())
+    });
+    let access_token = response.access_token.clone();
+    NewAccessToken { scope_set, access_token, obtained_at, expires_at, refresh_at }
+}
+
+/// From 0 to 1, evenly.
+fn random_fraction() -> f64 {
+    let mut random = [0; 4];
+    aws_lc_rs::rand::fill(&mut random).expect("the operating system gives random bytes");
+    f64::from(u32::from_be_bytes(random)) / f64::from(u32::MAX)
 }

@@ -1,4 +1,7 @@
-//! Sessions at a provider that binds refresh tokens to APIs and rotates them strictly, over HTTP.
+//! Sessions at a provider that binds refresh tokens to APIs and rotates them strictly, over HTTP; those
+//! at Entra in `entra`.
+
+mod entra;
 
 use std::time::Duration;
 
@@ -25,9 +28,20 @@ impl Story {
     /// `refresh` as in the configuration.
     async fn begin(refresh: &str) -> Self {
         let simulator = Simulator::start(Options::default()).await.unwrap();
+        let configuration = configuration(&simulator, refresh);
+        Self::begin_with(simulator, &configuration).await
+    }
+
+    /// `configuration` without database and keys.
+    async fn begin_with(simulator: Simulator, configuration: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("errand.toml");
-        std::fs::write(&path, configuration(&simulator, folder.path(), refresh)).unwrap();
+        let storage = format!(
+            "database.url = 'sqlite://{}/errand.db'\n\
+             encryption.keys = ['k1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=']\n",
+            folder.path().display()
+        );
+        std::fs::write(&path, storage + configuration).unwrap();
         let config = Config::load(Some(&path), []).unwrap();
         let store = storage::open(&config.database, &config.encryption).await.unwrap();
         let clock = ManualClock::at(SystemClock.now());
@@ -46,9 +60,12 @@ impl Story {
 
     /// Alice, with a fresh token.
     async fn alice(&self) -> Caller {
+        self.caller(&self.simulator.realm_user_token("alice")).await
+    }
+
+    async fn caller(&self, token: &str) -> Caller {
         let verifier = Verifier::new(&self.config.identity, self.clock.clone());
-        let authorization = format!("Bearer {}", self.simulator.realm_user_token("alice"));
-        verifier.verify(Some(&authorization)).await.unwrap()
+        verifier.verify(Some(&format!("Bearer {token}"))).await.unwrap()
     }
 
     async fn initiate(&self, caller: &Caller, apis: &[&str]) -> Result<Initiated, InitiateError> {
@@ -84,7 +101,7 @@ impl Story {
     }
 }
 
-fn configuration(simulator: &Simulator, folder: &std::path::Path, refresh: &str) -> String {
+fn configuration(simulator: &Simulator, refresh: &str) -> String {
     let (authority, errand) = (simulator.realm_authority(), simulator.description());
     let api = |name: &str, path: &str, audience: &str| {
         format!(
@@ -94,11 +111,8 @@ fn configuration(simulator: &Simulator, folder: &std::path::Path, refresh: &str)
         )
     };
     format!(
-        "database.url = 'sqlite://{}/errand.db'\n\
-         encryption.keys = ['k1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=']\n\
-         [identity]\ndialect = 'token-exchange'\nauthority = '{authority}'\n\
+        "[identity]\ndialect = 'token-exchange'\nauthority = '{authority}'\n\
          client_id = '{}'\nclient_secret = '{}'\nrefresh = '{refresh}'\n{}{}",
-        folder.display(),
         errand.client_id,
         errand.client_secret,
         api("Partner", "partner", "api://partner-api-id"),

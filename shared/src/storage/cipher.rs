@@ -25,24 +25,24 @@ pub(super) struct Place<'a> {
     pub(super) column: &'static str,
     pub(super) row: uuid::Uuid,
     /// Which of several values of that column and row; empty where there is one.
-    pub(super) part: &'a str,
+    pub(super) parts: [&'a str; 2],
     pub(super) principal: &'a Principal,
 }
 
 impl Place<'_> {
     /// Each part is preceded by its length, so that no two places give the same bytes.
     fn to_bytes(self) -> Vec<u8> {
-        let parts: [&[u8]; 5] = [
+        let parts: [&[u8]; 7] = [
             self.table.as_bytes(),
             self.row.as_bytes(),
             self.column.as_bytes(),
             self.principal.tenant.as_bytes(),
             self.principal.subject.as_bytes(),
+            self.parts[0].as_bytes(),
+            self.parts[1].as_bytes(),
         ];
-        // An empty one is left out: so were all of them once.
-        let part = (!self.part.is_empty()).then_some(self.part.as_bytes());
-        let mut bytes = Vec::with_capacity(128);
-        for part in parts.into_iter().chain(part) {
+        let mut bytes = Vec::with_capacity(192);
+        for part in parts {
             bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
             bytes.extend_from_slice(part);
         }
@@ -203,7 +203,7 @@ mod tests {
     }
 
     fn place(principal: &Principal) -> Place<'_> {
-        Place { table: "jobs", column: "input", row: Uuid::nil(), part: "", principal }
+        Place { table: "jobs", column: "input", row: Uuid::nil(), parts: [""; 2], principal }
     }
 
     proptest! {
@@ -218,7 +218,8 @@ mod tests {
                 Place { row: Uuid::max(), ..place(&alice) },
                 Place { column: "output", ..place(&alice) },
                 Place { table: "sessions", ..place(&alice) },
-                Place { part: "PartnerAPI", ..place(&alice) },
+                Place { parts: ["PartnerAPI", ""], ..place(&alice) },
+                Place { parts: ["", "PartnerAPI"], ..place(&alice) },
             ] {
                 prop_assert_eq!(cipher.open(elsewhere, &sealed), Err(CipherError::NotAuthentic));
             }

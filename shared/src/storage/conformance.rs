@@ -3,6 +3,7 @@
 //! One more case: an async function that takes a [`TestStore`], and its name in the list at the end.
 
 mod audit;
+mod gates;
 mod rotation;
 mod webhooks;
 
@@ -11,7 +12,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::json;
 use uuid::Uuid;
 
-use self::{audit::*, rotation::*, webhooks::*};
+use self::{audit::*, gates::*, rotation::*, webhooks::*};
 use super::*;
 use crate::{
     config::EncryptionKey,
@@ -84,21 +85,26 @@ impl TestStore {
 
     /// The database of a version before, as far as its list of migrations says.
     async fn forget_a_migration(&self) {
-        let forget = "delete from _sqlx_migrations where version = 3";
+        self.execute("delete from _sqlx_migrations where version = 3").await;
+    }
+
+    /// Writes past the store.
+    async fn execute(&self, statement: &'static str) {
         let url = self.database.url.expose_secret();
         if url.starts_with("sqlite:") {
             let pool = sqlx::SqlitePool::connect(url).await.unwrap();
-            sqlx::query(forget).execute(&pool).await.unwrap();
+            sqlx::query(statement).execute(&pool).await.unwrap();
         } else {
             let pool = sqlx::PgPool::connect(url).await.unwrap();
-            sqlx::query(forget).execute(&pool).await.unwrap();
+            sqlx::query(statement).execute(&pool).await.unwrap();
         }
     }
 
     /// Submits a job that acts with `grant`, if given.
     async fn submit(&self, owner: &Principal, grant: Option<Grant<'_>>) -> Uuid {
         let (id, submitted) = self.try_submit(owner, grant, None).await;
-        assert_eq!(submitted, Submitted::Created);
+        let Submitted::Created(job) = submitted else { panic!("{submitted:?}") };
+        assert_eq!((job.id, job.status), (id, JobStatus::Pending));
         id
     }
 
@@ -127,7 +133,7 @@ impl TestStore {
             total_tasks: Some(3),
             traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         };
-        let submission = Submission { owner, grant, idempotency, job };
+        let submission = Submission { owner, client: Some("client-1"), grant, idempotency, job };
         (id, self.store.submit(&submission).await.unwrap())
     }
 
@@ -172,6 +178,7 @@ fn access_token(text: &str) -> NewAccessToken {
         access_token: AccessToken::new(text.to_owned()),
         obtained_at: time(1_800_000_000),
         expires_at: time(1_800_003_600),
+        refresh_at: None,
     }
 }
 
@@ -402,7 +409,7 @@ async fn two_users_with_one_key_never_meet(store: TestStore) {
     assert!(store.held_grant(hers.id, "", &alice(), other_client, "read").await.unwrap().is_none());
     assert!(store.begin_refresh(hers.id, "", &bob(), 1, MINUTE).await.unwrap().is_none());
     let (_, submitted) = store.try_submit(&bob(), Some(Grant::Known(hers.id)), None).await;
-    assert_eq!(submitted, Submitted::SessionChanged);
+    assert!(matches!(submitted, Submitted::SessionChanged));
 }
 
 async fn an_allocated_key_is_found_by_its_token(store: TestStore) {
@@ -480,7 +487,8 @@ async fn an_unanswered_presentation_is_counted_and_a_lost_refresher_replaced(sto
     let lost =
         store.begin_refresh(id, "", &alice(), version, Duration::ZERO).await.unwrap().unwrap();
     let start = store.begin_refresh(id, "", &alice(), version, MINUTE).await.unwrap().unwrap();
-    let abandoned = Abandoned { unanswered: true, refused_at: None, not_before: None };
+    let abandoned =
+        Abandoned { unanswered: true, refused_at: None, looped: false, not_before: None };
     store.abandon_refresh(id, "", version, lost.refresher, abandoned).await.unwrap();
     assert!(store.begin_refresh(id, "", &alice(), version, MINUTE).await.unwrap().is_none());
 
@@ -496,14 +504,14 @@ async fn a_dead_grant_leaves_no_token_behind(store: TestStore) {
     store.submit(&alice(), Some(Grant::New(&new_grant(Some("k"), 1)))).await;
     let id = store.session(&alice(), "k").await.id;
     let version = store.grant(id, &alice()).await.version;
-    assert!(!store.end_grant(id, "", version - 1).await.unwrap());
-    assert!(store.end_grant(id, "", version).await.unwrap());
+    assert!(!store.end_grant(id, "", version - 1, false).await.unwrap());
+    assert!(store.end_grant(id, "", version, false).await.unwrap());
     let grant = store.grant(id, &alice()).await;
     assert_eq!(grant.state, SessionState::InteractionRequired);
     assert!(grant.token.is_none());
     assert!(store.begin_refresh(id, "", &alice(), grant.version, MINUTE).await.unwrap().is_none());
     let (_, submitted) = store.try_submit(&alice(), Some(Grant::Known(id)), None).await;
-    assert_eq!(submitted, Submitted::SessionChanged);
+    assert!(matches!(submitted, Submitted::SessionChanged));
     // A new exchange under the key revives it.
     store.submit(&alice(), Some(Grant::New(&new_grant(Some("k"), 2)))).await;
     assert_eq!(store.session(&alice(), "k").await.state, SessionState::Active);
@@ -533,7 +541,7 @@ async fn each_api_can_have_a_grant_of_its_own(store: TestStore) {
     assert_eq!(store.grant_for(id, "B", &alice()).await.version, b.version);
 
     // One grant dies: the session lives on with the other, until that dies too.
-    assert!(store.end_grant(id, "B", b.version).await.unwrap());
+    assert!(store.end_grant(id, "B", b.version, false).await.unwrap());
     let dead = store.grant_for(id, "B", &alice()).await;
     assert!(!dead.renewable && dead.token.is_none());
     let late = store.finish_refresh(id, "B", &alice(), b.version, &fresh, None).await;
@@ -555,8 +563,8 @@ async fn each_api_can_have_a_grant_of_its_own(store: TestStore) {
     assert!(renewed.version > dead.version);
     assert_eq!(renewed.token.unwrap().access_token.expose(), "access-B2");
 
-    assert!(store.end_grant(id, "A", after.version).await.unwrap());
-    assert!(store.end_grant(id, "B", renewed.version).await.unwrap());
+    assert!(store.end_grant(id, "A", after.version, false).await.unwrap());
+    assert!(store.end_grant(id, "B", renewed.version, false).await.unwrap());
     let state = store.session(&alice(), "k").await.state;
     assert_eq!(state, SessionState::InteractionRequired);
 }
@@ -630,18 +638,19 @@ async fn an_idempotency_key_makes_one_job(store: TestStore) {
     let submitted = futures::future::join_all(submissions).await;
     let created: Vec<Uuid> = submitted
         .iter()
-        .filter(|(_, submitted)| *submitted == Submitted::Created)
+        .filter(|(_, submitted)| matches!(submitted, Submitted::Created(_)))
         .map(|(id, _)| *id)
         .collect();
     assert_eq!(created.len(), 1);
     for (id, submitted) in submitted {
-        assert!(id == created[0] || submitted == Submitted::Replayed(created[0]));
+        let replayed = matches!(submitted, Submitted::Replayed(job) if job == created[0]);
+        assert!(id == created[0] || replayed);
     }
     assert_eq!(store.claim(Uuid::now_v7(), 10, MINUTE).await.unwrap().len(), 1);
     assert_eq!(store.find_replay(&alice(), &key(b"a")).await.unwrap(), Replay::Same(created[0]));
     assert_eq!(store.find_replay(&alice(), &key(b"b")).await.unwrap(), Replay::Different);
     let (_, other_body) = store.try_submit(&alice(), None, Some(key(b"b"))).await;
-    assert_eq!(other_body, Submitted::KeyReused);
+    assert!(matches!(other_body, Submitted::KeyReused));
     assert_eq!(store.find_replay(&bob(), &key(b"b")).await.unwrap(), Replay::New);
 }
 
@@ -708,6 +717,14 @@ on_both! {
     a_refresh_token_is_presented_by_one_at_a_time
     an_unanswered_presentation_is_counted_and_a_lost_refresher_replaced
     a_dead_grant_leaves_no_token_behind
+    a_grant_that_died_in_the_background_leaves_its_access_tokens
+    request_loops_are_counted_until_a_token_comes
+    an_early_refresh_is_taken_on_by_one
+    a_grant_is_idle_that_a_job_needs_and_nobody_used
+    two_tokens_of_a_session_cannot_be_swapped
+    a_gate_holds_what_it_names_and_nothing_else
+    the_first_through_a_gate_opens_it_for_all
+    a_gate_is_closed_for_the_longest_that_anybody_was_told
     each_api_can_have_a_grant_of_its_own
     a_grant_without_a_refresh_token_has_nothing_to_present
     nobody_else_refreshes_a_grant

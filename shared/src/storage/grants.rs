@@ -60,13 +60,43 @@ pub trait Grants: fmt::Debug + Send + Sync {
         abandoned: Abandoned,
     ) -> Result<(), StoreError>;
 
-    /// Erases the grant's tokens: the provider said that the refresh token is dead. A session that is
-    /// left without any token needs its user. False if the grant was replaced meanwhile.
+    /// Erases the grant's refresh token, which the provider calls dead, and its access tokens unless
+    /// they are to be used until they end. A session that is left without any token needs its user.
+    /// False if the grant was replaced meanwhile.
     async fn end_grant(
         &self,
         session_id: Uuid,
         api: &str,
         version: i64,
+        keep_access_tokens: bool,
+    ) -> Result<bool, StoreError>;
+
+    /// Takes the early renewal of an access token on itself, by putting it off until `next`. False if
+    /// it is no longer due at `refresh_at`: somebody else has taken it, or there is another token.
+    async fn claim_early_refresh(
+        &self,
+        session_id: Uuid,
+        api: &str,
+        scope_set: &str,
+        refresh_at: Timestamp,
+        next: Timestamp,
+    ) -> Result<bool, StoreError>;
+
+    /// Returns up to `limit` grants that brought no tokens for `unused` although jobs that are not
+    /// finished need them, the longest unused first.
+    async fn idle_grants(
+        &self,
+        client_id: &str,
+        unused: Duration,
+        limit: u32,
+    ) -> Result<Vec<IdleGrant>, StoreError>;
+
+    /// Takes the refresh of an idle grant on itself, for `length`. False if somebody else has, or it
+    /// was used meanwhile.
+    async fn claim_idle_grant(
+        &self,
+        grant: &IdleGrant,
+        length: Duration,
     ) -> Result<bool, StoreError>;
 }
 
@@ -125,6 +155,8 @@ pub struct HeldGrant {
     pub refused_at: Option<Timestamp>,
     /// How often the refresh token was presented without an answer.
     pub presented: u32,
+    /// How often in a row the provider saw a request loop.
+    pub loops: u32,
     /// The access token for the scopes asked about.
     pub token: Option<HeldToken>,
 }
@@ -138,6 +170,8 @@ pub struct HeldToken {
     pub obtained_at: Timestamp,
     /// When it ends.
     pub expires_at: Timestamp,
+    /// From when on it is renewed beside its use; none: when it is about to end.
+    pub refresh_at: Option<Timestamp>,
 }
 
 /// An access token from the provider.
@@ -151,6 +185,23 @@ pub struct NewAccessToken {
     pub obtained_at: Timestamp,
     /// When it ends.
     pub expires_at: Timestamp,
+    /// From when on it is renewed beside its use; none: when it is about to end.
+    pub refresh_at: Option<Timestamp>,
+}
+
+/// A grant that nobody has used for long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdleGrant {
+    /// Its session.
+    pub session_id: Uuid,
+    /// The API it is good for; empty: any.
+    pub api: String,
+    /// Whose it is.
+    pub owner: Principal,
+    /// Its fence.
+    pub version: i64,
+    /// Of the access token that it brought last, if one is left.
+    pub scope_set: Option<String>,
 }
 
 /// The right to present a refresh token once.
@@ -169,6 +220,8 @@ pub struct Abandoned {
     pub unanswered: bool,
     /// The provider refused the token at this time, without saying that it is dead.
     pub refused_at: Option<Timestamp>,
+    /// The provider saw a request loop: one more in a row.
+    pub looped: bool,
     /// No token request before this.
     pub not_before: Option<Timestamp>,
 }

@@ -2,7 +2,7 @@
 //!
 //! What can be asked of a database stands in a few traits: [`Submissions`] (what the API writes and
 //! reads), [`Queue`] (what a worker claims and records), [`Grants`] (the tokens of a session),
-//! [`Audit`] (what happened to a job), [`Webhooks`] (whom to tell of it) and [`Rotation`] (keys).
+//! [`Gates`] (token requests that are held), [`Audit`] (what happened to a job), [`Webhooks`] (whom to tell of it) and [`Rotation`] (keys).
 //! `store/` implements them once, in SQL that both databases speak; `postgres/` and `sqlite/` each
 //! compile it with the little that differs. `conformance` is what either must do.
 //!
@@ -13,6 +13,7 @@ mod audit;
 mod cipher;
 #[cfg(test)]
 mod conformance;
+mod gates;
 mod grants;
 mod own_sessions;
 mod postgres;
@@ -30,7 +31,11 @@ use secrecy::ExposeSecret;
 pub use self::{
     audit::{AUDIT_PAGE, Audit},
     cipher::CipherError,
-    grants::{Abandoned, Grants, HeldGrant, HeldToken, NewAccessToken, RefreshStart, SessionState},
+    gates::{GateReason, Gates, Passage, Probe},
+    grants::{
+        Abandoned, Grants, HeldGrant, HeldToken, IdleGrant, NewAccessToken, RefreshStart,
+        SessionState,
+    },
     own_sessions::{OwnSessions, SessionView},
     queue::{ClaimedJob, Lease, Next, Queue, Record, Renewed},
     rotation::{Opened, Rotation},
@@ -44,7 +49,9 @@ use crate::config::{DatabaseConfig, EncryptionConfig};
 
 /// A database with its key ring.
 #[async_trait]
-pub trait Store: Submissions + Queue + Grants + Audit + Webhooks + OwnSessions + Rotation {
+pub trait Store:
+    Submissions + Queue + Grants + Gates + Audit + Webhooks + OwnSessions + Rotation
+{
     /// Answers if the database does.
     async fn ping(&self) -> Result<(), StoreError>;
 

@@ -76,7 +76,8 @@ pub struct KnownGrant {
     pub api: String,
     /// Whether there is a refresh token.
     pub renewable: bool,
-    /// When its last access token ends.
+    /// When its last access token ends; none too if the refresh token is dead, because a submission
+    /// then has to bring another grant.
     pub expires_at: Option<Timestamp>,
 }
 
@@ -107,6 +108,8 @@ pub enum Replay {
 pub struct Submission<'a> {
     /// Whose job it is.
     pub owner: &'a Principal,
+    /// The application they called with, for the job's events.
+    pub client: Option<&'a str>,
     /// The right it will act with; none if its document names no API.
     pub grant: Option<Grant<'a>>,
     /// The client's `Idempotency-Key`.
@@ -176,10 +179,10 @@ pub struct NewJob<'a> {
 }
 
 /// What became of a submission.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Submitted {
-    /// It was written.
-    Created,
+    /// It was written, and is this.
+    Created(Box<Job>),
     /// Another request with the same `Idempotency-Key` and body came first and made this job.
     Replayed(Uuid),
     /// Another request with the same `Idempotency-Key` and another body came first.

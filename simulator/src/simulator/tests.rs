@@ -170,6 +170,43 @@ async fn an_answer_lost_after_rotation_makes_the_next_presentation_a_reuse() {
 }
 
 #[tokio::test]
+async fn a_hostile_tenant_loses_answers_of_refreshes_and_says_when_each_ended() {
+    let options = Options {
+        reuse_detection: true,
+        reuse_leeway: Duration::from_mins(1),
+        ..Options::default()
+    };
+    let client = Client::of(options).await;
+    client.simulator.set_hostility(Some(Hostility {
+        seed: 1,
+        lost_requests: 0,
+        lost_answers: 100,
+        unavailable: 0,
+        max_delay: Duration::from_millis(50),
+    }));
+    let grant = client.exchanged().await;
+    let token = grant["refresh_token"].as_str().unwrap();
+    assert!(client.refresh(token).await.is_err());
+    client.simulator.set_hostility(None);
+    assert_eq!(client.refresh(token).await.unwrap().status(), StatusCode::OK);
+
+    // A client that does not wait for its answer.
+    let slow = ScriptedAnswer { delay: Duration::from_mins(1), ..Reply::Usual.into() };
+    client.simulator.script_token_answer(slow);
+    let waited = tokio::time::timeout(Duration::from_millis(300), client.refresh(token)).await;
+    assert!(waited.is_err());
+    while client.simulator.token_requests()[3].ended_at.is_none() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let requests = client.simulator.token_requests();
+    let seen: Vec<_> = requests.iter().map(|request| (request.status, request.reuse)).collect();
+    assert_eq!(seen, [(Some(200), false), (None, false), (Some(200), true), (None, true)]);
+    for (earlier, later) in requests.iter().zip(&requests[1..]) {
+        assert!(earlier.ended_at.unwrap() <= later.received_at, "{requests:#?}");
+    }
+}
+
+#[tokio::test]
 async fn scripted_answers_come_in_order_and_then_the_usual_ones() {
     let client = Client::of(Options::default()).await;
     let simulator = &client.simulator;

@@ -29,7 +29,8 @@ impl ClientCertificate {
     }
 
     fn parse(text: &[u8]) -> Option<Self> {
-        let certificate = pem::parse(text).ok().filter(|pem| pem.tag() == "CERTIFICATE")?;
+        let blocks = pem::parse_many(text).ok()?;
+        let certificate = blocks.into_iter().find(|pem| pem.tag() == "CERTIFICATE")?;
         let der = certificate.contents();
         Some(Self {
             public_key: DecodingKey::from_rsa_pem(pem::encode(&certificate).as_bytes()).ok()?,

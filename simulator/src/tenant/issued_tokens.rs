@@ -26,6 +26,8 @@ pub struct UserTokenRequest {
     pub tenant: Option<String>,
     /// 1: in the form of the v1 endpoint; 2, as without, in that of v2.
     pub version: Option<u8>,
+    /// Application roles, with spaces between: `roles`. Without, a user's token has none.
+    pub roles: Option<String>,
     /// A token of an application itself, without a user.
     #[serde(default)]
     pub app: bool,
@@ -41,6 +43,7 @@ impl UserTokenRequest {
             scp: None,
             tenant: None,
             version: None,
+            roles: None,
             app: false,
         }
     }
@@ -70,6 +73,9 @@ impl Tenant {
             claims["roles"] = json!(["Jobs.ReadWrite.All"]);
         } else {
             claims["scp"] = request.scp.as_deref().unwrap_or("Jobs.ReadWrite").into();
+        }
+        if let Some(roles) = &request.roles {
+            claims["roles"] = roles.split_whitespace().collect::<Vec<_>>().into();
         }
         if is_v1 { self.in_v1_form(claims, tid) } else { claims }
     }

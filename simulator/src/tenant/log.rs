@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use serde::Serialize;
 
 use super::ClientAuthentication;
@@ -32,7 +34,11 @@ pub struct TokenRequest {
     pub reuse: bool,
     /// `client-request-id` header.
     pub client_request_id: Option<String>,
-    /// Status answered; `None`: the connection was closed without an answer.
+    /// When it arrived, since the start of the simulator.
+    pub received_at: Duration,
+    /// When its answer was sent or its connection closed; `None`: it is still open.
+    pub ended_at: Option<Duration>,
+    /// Status answered; `None`: the connection was closed without an answer, by whichever side.
     pub status: Option<u16>,
     /// Number of the error with which it was refused, scripted answers aside.
     pub error_code: Option<u32>,

@@ -1,11 +1,13 @@
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{Mutex, MutexGuard},
+    time::Duration,
 };
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::entra_error::EntraError;
 use crate::{
@@ -20,14 +22,15 @@ use crate::{
 pub(crate) struct RefreshTokens {
     signing: EncodingKey,
     verifying: DecodingKey,
-    reuse_detection: bool,
+    /// How long a replaced token stays good; none: for ever.
+    leeway: Option<Duration>,
     seen: Mutex<Seen>,
 }
 
 #[derive(Default)]
 struct Seen {
-    /// Ids of the tokens in whose place another one was issued.
-    replaced: HashSet<String>,
+    /// Ids of the tokens in whose place another one was issued, and when that was first.
+    replaced: HashMap<String, Instant>,
     revoked_families: HashSet<String>,
 }
 
@@ -55,11 +58,13 @@ impl Grant {
 }
 
 impl RefreshTokens {
-    pub(crate) fn new(key: &[u8], reuse_detection: bool) -> Self {
+    /// `leeway`: how long a replaced token stays good, before its use revokes its whole family; none:
+    /// for ever, and nothing is revoked.
+    pub(crate) fn new(key: &[u8], leeway: Option<Duration>) -> Self {
         Self {
             signing: EncodingKey::from_secret(key),
             verifying: DecodingKey::from_secret(key),
-            reuse_detection,
+            leeway,
             seen: Mutex::default(),
         }
     }
@@ -72,7 +77,7 @@ impl RefreshTokens {
 
     /// Whether another token was issued in place of this one before.
     pub(crate) fn is_replaced(&self, token: &str) -> bool {
-        self.read(token).is_some_and(|grant| self.seen().replaced.contains(&grant.id))
+        self.read(token).is_some_and(|grant| self.seen().replaced.contains_key(&grant.id))
     }
 
     /// The grant of `token`, for `client_id`; with `replace` the one that follows it, to be issued
@@ -88,7 +93,8 @@ impl RefreshTokens {
             return Err(EntraError::client_mismatch());
         }
         let mut seen = self.seen();
-        if self.reuse_detection && seen.replaced.contains(&grant.id) {
+        let replaced_for = seen.replaced.get(&grant.id).map(Instant::elapsed);
+        if self.leeway.zip(replaced_for).is_some_and(|(leeway, replaced)| replaced >= leeway) {
             seen.revoked_families.insert(grant.family.clone());
         }
         if seen.revoked_families.contains(&grant.family) {
@@ -97,7 +103,7 @@ impl RefreshTokens {
         if !replace {
             return Ok(grant);
         }
-        seen.replaced.insert(grant.id.clone());
+        seen.replaced.entry(grant.id.clone()).or_insert_with(Instant::now);
         Ok(grant.next())
     }
 
@@ -118,20 +124,22 @@ impl RefreshTokens {
 mod tests {
     use super::*;
 
+    const STRICT: Option<Duration> = Some(Duration::ZERO);
+
     fn issued(tokens: &RefreshTokens) -> String {
         tokens.issue(&Grant::new(User::named("alice", "t"), "c"))
     }
 
     #[test]
     fn a_token_of_an_earlier_process_is_good() {
-        let token = issued(&RefreshTokens::new(b"key", true));
-        let later = RefreshTokens::new(b"key", true);
+        let token = issued(&RefreshTokens::new(b"key", STRICT));
+        let later = RefreshTokens::new(b"key", STRICT);
         assert_eq!(later.redeem(&token, "c", true).unwrap().user.name, "alice");
     }
 
     #[test]
     fn a_replaced_token_stays_usable_as_at_entra() {
-        let tokens = RefreshTokens::new(b"key", false);
+        let tokens = RefreshTokens::new(b"key", None);
         let token = issued(&tokens);
         let second = tokens.issue(&tokens.redeem(&token, "c", true).unwrap());
         assert_ne!(token, second);
@@ -141,7 +149,7 @@ mod tests {
 
     #[test]
     fn reuse_detection_revokes_the_whole_family() {
-        let tokens = RefreshTokens::new(b"key", true);
+        let tokens = RefreshTokens::new(b"key", STRICT);
         let (token, other_family) = (issued(&tokens), issued(&tokens));
         let second = tokens.issue(&tokens.redeem(&token, "c", true).unwrap());
         assert_eq!(tokens.redeem(&token, "c", true), Err(50173.into()));
@@ -150,14 +158,21 @@ mod tests {
     }
 
     #[test]
+    fn within_the_leeway_a_replaced_token_is_good_and_nothing_is_revoked() {
+        let tokens = RefreshTokens::new(b"key", Some(Duration::from_hours(1)));
+        let token = issued(&tokens);
+        let second = tokens.issue(&tokens.redeem(&token, "c", true).unwrap());
+        for token in [token, second] {
+            assert!(tokens.redeem(&token, "c", true).is_ok());
+        }
+    }
+
+    #[test]
     fn foreign_and_damaged_tokens_are_refused() {
-        let tokens = RefreshTokens::new(b"key", false);
+        let tokens = RefreshTokens::new(b"key", None);
         let token = issued(&tokens);
         assert_eq!(tokens.redeem(&token, "d", true), Err(EntraError::client_mismatch()));
         assert_eq!(tokens.redeem("0.AX", "c", true), Err(70000.into()));
-        assert_eq!(
-            RefreshTokens::new(b"other", false).redeem(&token, "c", true),
-            Err(70000.into())
-        );
+        assert_eq!(RefreshTokens::new(b"other", None).redeem(&token, "c", true), Err(70000.into()));
     }
 }

@@ -16,7 +16,7 @@ use super::{
     entra_error::EntraError, refresh_tokens::Grant, scopes::Scopes, user_assertion,
 };
 use crate::{
-    answer::{HttpAnswer, Withheld},
+    answer::{HttpAnswer, Reply, ScriptedAnswer, Withheld},
     user::random_id,
 };
 
@@ -26,6 +26,7 @@ const REFRESH_TOKEN: &str = "refresh_token";
 /// `POST /{tenant}/oauth2/v2.0/token`.
 ///
 /// All effects come first and in one go: a client that gives up waiting changes nothing any more.
+/// What a test has put in the queue goes before hostility.
 pub(crate) async fn token(
     State(tenant): State<Arc<Tenant>>,
     Path(tenant_id): Path<String>,
@@ -33,7 +34,7 @@ pub(crate) async fn token(
     form: Result<Form<HashMap<String, String>>, FormRejection>,
 ) -> Response {
     let form = form.map(|Form(form)| form).unwrap_or_default();
-    let script = tenant.next_script();
+    let script = next_answer(&tenant, &form);
     let mut entry = entry(&tenant, &tenant_id, &headers, &form);
 
     let correlation_id = entry.client_request_id.clone().unwrap_or_else(random_id);
@@ -48,15 +49,52 @@ pub(crate) async fn token(
     }
     let answer = script.reply.in_place_of(usual);
     entry.status = answer.as_ref().map(|answer| answer.status);
-    tenant.log().token_requests.push(entry);
-
+    let open = OpenRequest::begin(&tenant, entry);
     tokio::time::sleep(script.delay).await;
+    open.end();
     answer.map_or_else(Withheld::response, |answer| {
         answer
             .with_header("cache-control", "no-store, no-cache")
             .with_header("client-request-id", &correlation_id)
             .into_response()
     })
+}
+
+fn next_answer(tenant: &Tenant, form: &HashMap<String, String>) -> ScriptedAnswer {
+    let is_refresh = form.get("grant_type").is_some_and(|grant_type| grant_type == REFRESH_TOKEN);
+    let scripted = tenant.next_script();
+    let is_usual = scripted == Reply::Usual.into();
+    let fate = if is_refresh && is_usual { tenant.next_fate() } else { None };
+    fate.unwrap_or(scripted)
+}
+
+/// A request in the log that has no end yet. Dropped before it has, its client has gone away.
+struct OpenRequest<'a> {
+    tenant: &'a Tenant,
+    index: usize,
+    is_answered: bool,
+}
+
+impl<'a> OpenRequest<'a> {
+    fn begin(tenant: &'a Tenant, entry: TokenRequest) -> Self {
+        let requests = &mut tenant.log().token_requests;
+        requests.push(entry);
+        Self { tenant, index: requests.len() - 1, is_answered: false }
+    }
+
+    fn end(mut self) {
+        self.is_answered = true;
+    }
+}
+
+impl Drop for OpenRequest<'_> {
+    fn drop(&mut self) {
+        let entry = &mut self.tenant.log().token_requests[self.index];
+        entry.ended_at = Some(self.tenant.started.elapsed());
+        if !self.is_answered {
+            entry.status = None;
+        }
+    }
 }
 
 /// What the log keeps of a request, before it is answered.
@@ -80,6 +118,8 @@ fn entry(
         client_request_id: headers
             .get("client-request-id")
             .and_then(|value| Some(value.to_str().ok()?.to_owned())),
+        received_at: tenant.started.elapsed(),
+        ended_at: None,
         status: None,
         error_code: None,
     }

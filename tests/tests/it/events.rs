@@ -1,5 +1,6 @@
 //! What a client can read of a job afterwards, or as it happens.
 
+use errand_simulator::UserTokenRequest;
 use errand_tests::{Answer, Database, TestApp, User, workflows};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -41,6 +42,8 @@ async fn what_happened_to_a_job_is_told_in_order(database: Database) {
     let of_job: Vec<_> = of_job.filter(|kind| *kind != "exchanged").collect();
     assert_eq!(of_job, ["submitted", "started", "waiting", "completed"], "{}", list.text);
     assert_eq!(events.len(), of_job.len() + 1, "and one exchange: {}", list.text);
+    let client = app.simulator.user_claims(&UserTokenRequest::named("alice"))["azp"].clone();
+    assert_eq!(events[0]["client"], client, "{}", list.text);
     assert!(!list.text.contains("items"), "no output: {}", list.text);
     app.user("bob").get(&path).await.assert_problem(404, "not_found");
     app.finish().await;

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use errand_shared::time::Timestamp;
 use errand_simulator::{HttpAnswer, Reply, UserTokenRequest};
-use errand_tests::{Database, Settings, TestApp, User, workflows};
+use errand_tests::{Database, Settings, TestApp, User, eventually, workflows};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -11,6 +12,9 @@ on_both_databases! {
     a_job_whose_grant_does_not_do_waits_for_its_user
     a_resume_wakes_every_suspended_job_of_the_session
     all_jobs_of_a_session_go_on_after_one_resume_of_their_own_user
+    a_resume_goes_on_after_the_last_finished_call_whatever_was_missing
+    a_suspended_job_whose_user_does_not_come_faults_at_its_deadline
+    a_resume_that_is_cut_off_wakes_all_jobs_or_none
     what_the_user_must_do_first_is_said_at_submission
 }
 
@@ -90,6 +94,141 @@ async fn a_resume_wakes_every_suspended_job_of_the_session(database: Database) {
     let job = alice.wait_until(&first, "completed").await;
     assert_eq!(job["output"]["user"], "alice");
     assert_eq!(app.calls("api/process/data").len(), 1);
+    app.finish().await;
+}
+
+async fn a_resume_goes_on_after_the_last_finished_call_whatever_was_missing(database: Database) {
+    let app = TestApp::start(database).await;
+    for (code, reason) in
+        [(65001, "consent_required"), (50076, "interaction_required"), (50173, "session_revoked")]
+    {
+        let user = app.user(reason);
+        let path = |name: &str| format!("api/{name}/{code}");
+        let definition = workflows::document(&json!([
+            workflows::get("read", &path("read")),
+            workflows::post("write", &path("write")),
+            workflows::post("finish", &path("finish")),
+        ]));
+        // The third call needs another token, and that is refused.
+        let unauthorized = HttpAnswer::text(401, "");
+        let finish = format!("/partner/{}", path("finish"));
+        app.simulator.script_call_answer("POST", &finish, unauthorized);
+        app.simulator.script_token_answer(Reply::Usual);
+        app.simulator.script_token_answer(app.simulator.entra_error(code));
+        let job = user.submit(&definition).await;
+        let suspended = user.wait_until(&job, "suspended").await;
+        let suspension = &suspended["suspension"];
+        assert_eq!(suspension["reason"], reason, "{suspended}");
+        assert_eq!(suspension["claims"].is_string(), code == 50076, "{suspension}");
+        assert_eq!(suspended["progress"], json!({ "completed": 2, "total": 3 }));
+
+        let user = user.sign_in_again(&app.simulator);
+        let resume = format!("/v1/jobs/{}/resume", job["id"].as_str().unwrap());
+        let resumed = user.send(user.request(Method::POST, &resume)).await;
+        assert_eq!(resumed.status, 202, "{}", resumed.text);
+        let completed = user.wait_until(&job, "completed").await;
+        assert_eq!(completed["attempts"], 1, "{completed}");
+        assert_eq!(completed["suspension"], Value::Null);
+        let calls = ["read", "write", "finish"].map(|name| app.calls(&path(name)).len());
+        assert_eq!(calls, [1, 1, 2], "only what was refused is repeated");
+    }
+    app.finish().await;
+}
+
+async fn a_suspended_job_whose_user_does_not_come_faults_at_its_deadline(database: Database) {
+    let app = TestApp::start(database).await;
+    let alice = app.user("alice");
+    let unauthorized = HttpAnswer::text(401, "");
+    app.simulator.script_call_answer("GET", "/partner/api/read", unauthorized);
+    app.simulator.script_token_answer(Reply::Usual);
+    app.simulator.script_token_answer(app.simulator.entra_error(65001));
+    let definition = workflows::document(&json!([workflows::get("read", "api/read")]));
+    let job = alice.submit_with(&definition, &json!({ "deadline": "PT10S" })).await;
+    let suspended = alice.wait_until(&job, "suspended").await;
+    let time = |text: &Value| text.as_str().unwrap().parse::<Timestamp>().unwrap();
+    let deadline = time(&job["created_at"]) + Duration::from_secs(10);
+    assert_eq!(time(&suspended["suspension"]["until"]), deadline, "{suspended}");
+
+    let faulted = alice.wait_until(&job, "faulted").await;
+    assert!(faulted["error"]["type"].as_str().unwrap().ends_with("/errors/timeout"), "{faulted}");
+    assert_eq!((&faulted["suspension"], &faulted["due_at"]), (&Value::Null, &Value::Null));
+    assert!(time(&faulted["finished_at"]) >= deadline, "{faulted}");
+    assert_eq!(app.calls("api/read").len(), 1, "it is not called in the end");
+    // It is too late now.
+    let resume = format!("/v1/jobs/{}/resume", job["id"].as_str().unwrap());
+    let alice = alice.sign_in_again(&app.simulator);
+    let refused = alice.send(alice.request(Method::POST, &resume)).await;
+    refused.assert_problem(409, "not_suspended");
+    app.finish().await;
+}
+
+/// Ten jobs of one session, all suspended.
+async fn ten_suspended(app: &TestApp, session_key: &str) -> (User, Vec<Value>) {
+    let user = app.user("alice");
+    let mut jobs = Vec::new();
+    for _ in 0..10 {
+        let definition = workflows::document(&json!([workflows::get("read", "api/read")]));
+        jobs.push(user.submit_with(&definition, &key(session_key)).await);
+    }
+    let stop = user.request(Method::DELETE, &format!("/v1/sessions/{session_key}"));
+    assert_eq!(user.send(stop).await.status, 204);
+    (user.sign_in_again(&app.simulator), jobs)
+}
+
+async fn a_resume_that_is_cut_off_wakes_all_jobs_or_none(database: Database) {
+    let settings = Settings { workers: 0, ..Settings::default() };
+    let mut app = TestApp::start_with(database, settings).await;
+    let still_suspended = "jobs where status = 'suspended'";
+    let resume = |user: &User, jobs: &[Value]| {
+        user.request(Method::POST, &format!("/v1/jobs/{}/resume", jobs[0]["id"].as_str().unwrap()))
+    };
+    // The API is killed so many milliseconds after the exchange; nobody works meanwhile.
+    let mut all = Vec::new();
+    for milliseconds in [0, 1, 3, 9, 27] {
+        let (user, jobs) = ten_suspended(&app, &format!("after-{milliseconds}")).await;
+        let exchanges = app.exchanges().len();
+        let resuming = tokio::spawn(resume(&user, &jobs).send());
+        while app.exchanges().len() == exchanges {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+        app.kill_api().await;
+        // Whether it was answered or not: the client may not know.
+        let _ = resuming.await.unwrap();
+        app.start_api().await;
+        match app.database.count(still_suspended).await {
+            0 => {}
+            10 => {
+                let resumed = user.send(resume(&user, &jobs)).await;
+                assert_eq!(resumed.status, 202, "{}", resumed.text);
+                assert_eq!(app.database.count(still_suspended).await, 0);
+            }
+            some => panic!("{some} of 10 are left"),
+        }
+        all.extend(jobs);
+    }
+    app.start_worker().await;
+    let user = app.user("alice");
+    for job in &all {
+        user.wait_until(job, "completed").await;
+    }
+
+    // A worker that has nothing to do is told by nobody: the API is killed as soon as the commit is
+    // seen.
+    app.kill_worker().await;
+    let (user, jobs) = ten_suspended(&app, "told-by-nobody").await;
+    app.start_worker().await;
+    let resuming = tokio::spawn(resume(&user, &jobs).send());
+    while app.database.count(still_suspended).await > 0 {
+        tokio::task::yield_now().await;
+    }
+    app.kill_api().await;
+    let _ = resuming.await.unwrap();
+    eventually("every job's call", || app.calls("api/read").len() == all.len() + jobs.len()).await;
+    app.start_api().await;
+    for job in &jobs {
+        user.wait_until(job, "completed").await;
+    }
     app.finish().await;
 }
 

@@ -1,18 +1,21 @@
 //! What each failure of the token endpoint comes to, at submission and in the worker.
 
 mod codes;
+mod credentials;
 mod fixtures;
+mod words;
 
 use std::time::Duration;
 
 use errand_shared::time::Timestamp;
-use errand_simulator::{HttpAnswer, Reply};
-use errand_tests::{Answer, Database, Settings, TestApp, workflows};
+use errand_simulator::{HttpAnswer, Reply, UserTokenRequest};
+use errand_tests::{Answer, Database, Settings, TestApp, User, workflows};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 /// A failure, and what has to come of it.
 struct Failure {
-    /// Also its user and the path of its call: whatever it holds back, it holds back from itself.
+    /// Also its user and the path of its call.
     name: String,
     answer: HttpAnswer,
     at_submission: Refusal,
@@ -74,11 +77,26 @@ impl Failure {
         workflows::document(&json!([workflows::get("read", &format!("api/{}", self.name))]))
     }
 
+    /// Somebody of a tenant of their own: what a failure holds back from others, it holds back from
+    /// nobody else in its story.
+    fn user(&self, app: &TestApp) -> User {
+        let tenant = Some(Uuid::new_v4().to_string());
+        let request = UserTokenRequest { tenant, ..UserTokenRequest::named(&self.name) };
+        let claims = app.simulator.user_claims(&request);
+        let token = app.simulator.sign(&app.simulator.token_header(), &claims);
+        app.user_with_token(&self.name, token)
+    }
+
     /// The next call is refused, so that the worker needs another token.
     fn script_unauthorized(&self, app: &TestApp) {
         let path = format!("/partner/api/{}", self.name);
         app.simulator.script_call_answer("GET", &path, HttpAnswer::text(401, ""));
     }
+}
+
+/// Users of every tenant may come.
+fn settings() -> Settings {
+    Settings { any_tenant: true, ..Settings::default() }
 }
 
 /// Nothing of a refused submission is kept, however it was refused.
@@ -88,7 +106,7 @@ async fn assert_refused_at_submission(app: &TestApp, failures: &[Failure]) {
             app.simulator.script_token_answer(failure.answer.clone());
         }
         let before = app.exchanges().len();
-        let user = app.user(&failure.name);
+        let user = failure.user(app);
         let refused = user.post_job(&json!({ "definition": failure.definition() })).await;
         assert_told(&refused, failure);
         assert_eq!(app.exchanges().len() - before, failure.asked.0, "{}", failure.name);
@@ -146,8 +164,8 @@ async fn assert_consequence_in_worker(app: &TestApp, failures: &[Failure]) {
 
 /// API and worker in one process, where a submission wakes the worker at once on SQLite too: one job
 /// comes after the other here.
-async fn start_in_one_process(database: Database) -> TestApp {
-    let settings = Settings { workers: 0, ..Settings::default() };
+async fn start_in_one_process(database: Database, settings: Settings) -> TestApp {
+    let settings = Settings { workers: 0, ..settings };
     let mut app = TestApp::start_with(database, settings).await;
     app.stop_api().await;
     app.start_serving().await;
@@ -156,7 +174,7 @@ async fn start_in_one_process(database: Database) -> TestApp {
 
 async fn assert_consequence(app: &TestApp, failure: &Failure) {
     let Failure { name, in_worker, .. } = failure;
-    let user = app.user(name);
+    let user = failure.user(app);
     let options = json!({ "session_key": "failures" });
     let (exchanges, refreshes) = (app.exchanges().len(), app.refreshes().len());
     app.simulator.script_token_answer(Reply::Usual);

@@ -102,8 +102,8 @@ const TOML_PROBLEMS: &[(&str, &str, &str)] = &[
     ),
     (
         "",
-        "keep_alive_days = 0",
-        "[identity] keep_alive_days: only 30, the default, is supported yet",
+        "keep_alive_days = -1",
+        "[identity] keep_alive_days: expected a whole number from 0 to 365",
     ),
     (
         "",

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::{
@@ -44,8 +46,8 @@ fn every_error_has_its_decision() {
         ("invalid_scope", (Operator, TenantAndApi, Usable), Operator),
         ("invalid_resource", (Operator, TenantAndApi, Usable), Operator),
         ("invalid_target", (Operator, TenantAndApi, Usable), Operator),
-        ("invalid_request", (Permanent, Session, Usable), Permanent),
-        ("unsupported_grant_type", (Permanent, Session, Usable), Permanent),
+        ("invalid_request", (Permanent, Session, Usable), Operator),
+        ("unsupported_grant_type", (Permanent, Session, Usable), Operator),
         ("access_denied", (CONSENT, Session, Usable), CONSENT),
         ("temporarily_unavailable", (NOW, Session, Usable), NOW),
         ("server_error", (NOW, Session, Usable), NOW),
@@ -171,7 +173,8 @@ fn numbers_about_the_user_refine_alike() {
         53_000, 53_001, 530_003, 70_043,
     ];
     refine(&interaction, (INTERACTION, Session, Usable));
-    refine(&[50_034, 51_004, 50_014, 50_020, 90_072], (Permanent, Session, Usable));
+    let unknown = [50_034, 51_004, 50_014, 50_020, 90_072, 500_207];
+    refine(&unknown, (Permanent, Session, Usable));
     refine(&[50_057], (Permanent, Session, Dead));
 }
 
@@ -182,7 +185,6 @@ fn numbers_about_configuration_and_provider_refine_alike() {
         700_023, 28_000, 700_022, 500_011,
     ];
     refine(&api, (Operator, TenantAndApi, Usable));
-    refine(&[90_002, 50_059, 90_014, 900_144, 900_023, 500_207], (Permanent, Session, Usable));
     let authority = [50_194, 9_001_023, 90_124, 90_038, 900_382, 900_432, 90_086];
     refine(&authority, (Operator, Session, Usable));
     let credential = [
@@ -288,8 +290,11 @@ fn known_answers_about_configuration_and_provider_are_decided_as_agreed() {
     ] {
         taken_for(&bad(error, "", code), Operator, (Operator, TenantAndApi, Usable));
     }
-    taken_for(&bad("invalid_request", "", 90_002), Permanent, permanent);
-    taken_for(&bad("invalid_request", "", 900_144), Permanent, permanent);
+    // No caller chooses the tenant or the form of the request.
+    for code in [90_002, 50_059, 90_014, 900_144, 900_023] {
+        taken_for(&bad("invalid_request", "", code), Operator, permanent);
+        taken_for(&bad("invalid_grant", "", code), Operator, permanent);
+    }
     taken_for(&bad("invalid_request", "", 240_002), RejectAssertion, permanent);
 
     let after = |seconds| Retry { after: Some(Duration::from_secs(seconds)) };
@@ -335,6 +340,32 @@ fn a_refresh_token_counts_as_presented_unless_it_surely_was_not() {
     ] {
         assert_eq!(outcome.presented(), presented, "{outcome:?}");
     }
+}
+
+#[test]
+fn troubleshooting_knows_every_number_and_no_other() {
+    let page = include_str!("../../../../docs/troubleshooting.md");
+    let section = page.split("\n## ").find(|section| section.starts_with("AADSTS codes")).unwrap();
+    let mut explained = BTreeSet::new();
+    for row in
+        section.lines().filter(|line| line.starts_with("| ") && line.contains(char::is_numeric))
+    {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [codes, means, does, remedy] = cells[..] else { panic!("four cells: {row}") };
+        assert!(![means, does, remedy].contains(&""), "{row}");
+        let codes: Vec<u32> = codes.split(", ").map(|code| code.parse().unwrap()).collect();
+        let verdicts = |code: &u32| {
+            let body = json!({"error": "invalid_grant", "error_codes": [code]});
+            [refused(JwtBearer, &body), refused(RefreshToken, &body)]
+        };
+        for code in &codes {
+            assert_eq!(verdicts(code), verdicts(&codes[0]), "in one row, and not alike: {row}");
+            assert!(explained.insert(*code), "{code} is explained twice");
+        }
+    }
+    // No number of Entra's has more digits.
+    let known = (0..10_000_000).filter(|code| CodeMeaning::of(*code).is_some());
+    assert_eq!(explained, known.chain([50_196]).collect());
 }
 
 #[test]

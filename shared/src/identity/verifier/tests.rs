@@ -224,6 +224,62 @@ async fn a_refusal_is_401_for_a_bad_token_and_403_for_a_good_one() {
 }
 
 #[tokio::test]
+async fn an_operator_is_a_user_or_an_application_with_the_role() {
+    let mut fixture = Fixture::start().await;
+    let role = json!(["Reader", "Errand.Operator"]);
+    let application = json!({
+        "scp": null, "idtyp": "app", "oid": "app-1", "sub": "app-1", "roles": role,
+    });
+    let with = |changes: &Value| {
+        let mut claims = application.clone();
+        claims.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        claims
+    };
+    let outcome = async |fixture: &Fixture, changes: &Value| {
+        let header = format!("Bearer {}", fixture.token(changes));
+        fixture.verifier().verify_operator(Some(&header)).await
+    };
+    for (changes, subject) in [
+        (json!({ "roles": role }), "user-1"),
+        (application.clone(), "app-1"),
+        // An optional claim, which most tokens lack.
+        (with(&json!({ "idtyp": null })), "app-1"),
+        // Nothing is exchanged for it.
+        (with(&json!({ "exp": NOW + 10 })), "app-1"),
+    ] {
+        let operator = outcome(&fixture, &changes).await.unwrap();
+        let expected = Principal { tenant: TENANT.to_owned(), subject: subject.to_owned() };
+        assert_eq!((operator.principal, operator.client.as_deref()), (expected, Some("client-1")));
+    }
+
+    let no_operator = "the token lacks the role of an operator";
+    for (changes, expected) in [
+        (json!({}), no_operator),
+        (json!({ "roles": ["errand.operator"] }), no_operator),
+        (json!({ "roles": "Errand.Operator" }), no_operator),
+        (with(&json!({ "roles": ["Reader"] })), no_operator),
+        (json!({ "roles": role, "scp": "other" }), "the token lacks the required scope"),
+        (json!({ "roles": role, "nonce": "n" }), "the token is an id_token, not an access token"),
+        (with(&json!({ "nonce": "n" })), "the token is an id_token, not an access token"),
+        (with(&json!({ "oid": null })), "the token names no user"),
+        (with(&json!({ "aud": "other" })), "the token is for another audience"),
+        (with(&json!({ "exp": NOW - 300 })), "the token is expired"),
+        (with(&json!({ "tid": OTHER_TENANT })), "the token is from another issuer"),
+    ] {
+        let error = outcome(&fixture, &changes).await.unwrap_err();
+        assert_eq!(error.to_string(), expected, "{changes}");
+    }
+    assert_eq!(fixture.verifier().verify_operator(None).await, Err(VerifyError::Missing));
+    // Everywhere else it remains an application, with nobody to act for.
+    let error = verify(&fixture.verifier(), &fixture.token(&application)).await.unwrap_err();
+    assert_eq!(error, VerifyError::Forbidden { reason: ForbiddenReason::AppOnly });
+
+    fixture.config.allowed_clients = vec!["client-2".to_owned()];
+    let forbidden = VerifyError::Forbidden { reason: ForbiddenReason::ClientNotAllowed };
+    assert_eq!(outcome(&fixture, &application).await, Err(forbidden));
+}
+
+#[tokio::test]
 async fn a_token_with_a_wrong_header_is_refused() {
     let fixture = Fixture::start().await;
     let verifier = fixture.verifier();

@@ -25,7 +25,7 @@ macro_rules! locked {
     };
 }
 
-/// Inserts the job `$1` with its first event, in one round trip.
+/// Inserts the job `$1` with its first event and its data `$18`, in one round trip.
 macro_rules! submitted {
     ($insert:expr) => {
         concat!(
@@ -33,8 +33,14 @@ macro_rules! submitted {
             $insert,
             " returning id, revision, created_at)
              insert into job_events (job_id, sequence, at, kind, data)
-             select id, revision, created_at, 'submitted', '{}' from submitted"
+             select id, revision, created_at, 'submitted', $18 from submitted"
         )
+    };
+}
+/// The time of what `recorded!` changes and tells.
+macro_rules! told_at {
+    () => {
+        now!()
     };
 }
 /// Changes the job `$1` under the lease `$2`, with its `$12` events `$13`, the webhooks that were

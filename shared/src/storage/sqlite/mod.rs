@@ -25,15 +25,22 @@ macro_rules! locked {
     };
 }
 
-/// Inserts the job `$1` with its first event: two statements, for a transaction.
+/// Inserts the job `$1` with its first event and its data `$18`: two statements, for a transaction.
 macro_rules! submitted {
     ($insert:expr) => {
         concat!(
             $insert,
             ";
              insert into job_events (job_id, sequence, at, kind, data)
-             select id, revision, created_at, 'submitted', '{}' from jobs where id = $1"
+             select id, revision, created_at, 'submitted', $18 from jobs where id = $1"
         )
+    };
+}
+/// The time of what `recorded!` changes and tells: each of its statements has a clock of its own, so
+/// the first says what time it is.
+macro_rules! told_at {
+    () => {
+        "updated_at"
     };
 }
 /// Changes the job `$1` under the lease `$2`, after its `$12` events `$13`, the webhooks that were
@@ -42,14 +49,17 @@ macro_rules! submitted {
 macro_rules! recorded {
     ($set:expr) => {
         concat!(
-            "insert into job_events (job_id, sequence, at, kind, data)
-             select jobs.id, revision + 1 + (value ->> 'ordinal'), ",
+            "update jobs set updated_at = ",
             now!(),
+            " where id = $1 and lease_id = $2 and status = 'running';
+             insert into job_events (job_id, sequence, at, kind, data)
+             select jobs.id, revision + 1 + (value ->> 'ordinal'), ",
+            told_at!(),
             ", value ->> 'kind', value ->> 'data' from jobs, json_each($13)
              where jobs.id = $1 and lease_id = $2 and status = 'running';
              insert into webhook_deliveries (job_id, sequence, due_at)
              select jobs.id, revision + 1 + (value ->> 'ordinal'), ",
-            now!(),
+            told_at!(),
             " from jobs, json_each($13)
              where jobs.id = $1 and lease_id = $2 and status = 'running'
                and callback_events like '%' || (value ->> 'kind') || '%';
@@ -63,9 +73,8 @@ macro_rules! recorded {
              where jobs.id = $1 and lease_id = $2 and status = 'running';
              update jobs set ",
             $set,
-            ", revision = revision + $12, updated_at = ",
-            now!(),
-            " where id = $1 and lease_id = $2 and status = 'running'"
+            ", revision = revision + $12
+             where id = $1 and lease_id = $2 and status = 'running'"
         )
     };
 }

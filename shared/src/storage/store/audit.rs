@@ -208,7 +208,7 @@ pub(super) fn events_json(
 }
 
 pub(super) fn path_place(row: Uuid, principal: &Principal) -> Place<'_> {
-    Place { table: "job_calls", column: "path", row, part: "", principal }
+    Place { table: "job_calls", column: "path", row, parts: [""; 2], principal }
 }
 
 /// Bytes as both databases read them out of JSON.

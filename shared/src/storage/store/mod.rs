@@ -4,9 +4,10 @@
 //! there: the type `Db`, `begin`, `ids`, `claim_due`, `execute_all`, and the macros `now!` (the
 //! database's clock), `after!` (that many microseconds from now), `among!` (is one of the ids),
 //! `locked!` (lock the selected rows), `recorded!` and `submitted!` (a change of a job with the
-//! rows that tell of it).
+//! rows that tell of it), `told_at!` (the time of `recorded!`).
 
 mod audit;
+mod gates;
 mod grants;
 mod own_sessions;
 mod queue;
@@ -90,7 +91,7 @@ impl Database {
 }
 
 fn job_place<'a>(row: Uuid, column: &'static str, principal: &'a Principal) -> Place<'a> {
-    Place { table: "jobs", column, row, part: "", principal }
+    Place { table: "jobs", column, row, parts: [""; 2], principal }
 }
 
 fn to_json<T: serde::Serialize>(value: &T) -> String {

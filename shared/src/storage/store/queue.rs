@@ -19,22 +19,22 @@ use crate::{
     time::Timestamp,
 };
 
-/// What a record changes.
+/// What a record changes, at the time `$now`.
 macro_rules! changes {
-    () => {
+    ($now:expr) => {
         concat!(
             "status = $3,
              lease_until = case when $3 = 'running' then lease_until end,
              worker_id = case when $3 = 'running' then worker_id end,
              due_at = case
                  when $3 = 'waiting' then coalesce($4, ",
-            now!(),
+            $now,
             ")
                  -- Woken at the latest to be told that its time is over.
                  when $3 = 'suspended' then deadline_at
              end,
              finished_at = case when $3 in ('completed', 'faulted') then ",
-            now!(),
+            $now,
             " end,
              checkpoint = $5, progress = $6, attempts = $7, throttles = $8,
              output = $9, error = $10, suspension = $11"
@@ -44,7 +44,7 @@ macro_rules! changes {
 
 const RECORD: &str = concat!(
     "update jobs set ",
-    changes!(),
+    changes!(now!()),
     ", revision = revision + 1, updated_at = ",
     now!(),
     " where id = $1 and lease_id = $2 and status = 'running'"
@@ -52,7 +52,7 @@ const RECORD: &str = concat!(
 
 /// Apart from [`RECORD`], which half of all records are: the parts that tell nothing take a sixth of
 /// its time.
-const RECORD_AND_TELL: &str = recorded!(changes!());
+const RECORD_AND_TELL: &str = recorded!(changes!(told_at!()));
 
 #[async_trait]
 impl Queue for Database {

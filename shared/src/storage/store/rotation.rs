@@ -20,8 +20,8 @@ use crate::{
 struct Column {
     table: &'static str,
     name: &'static str,
-    /// What a value is sealed for, by id, second part of the key, and owner.
-    place: for<'a> fn(Uuid, &'a str, &'a Principal) -> Place<'a>,
+    /// What a value is sealed for, by key and owner.
+    place: for<'a> fn(Uuid, &'a str, &'a str, &'a Principal) -> Place<'a>,
     /// The next rows after the key `$1`, `$2`, `$3` whose value does not begin with `$4`.
     next: &'static str,
     /// Replaces the value `$4` of the row `$1`, `$2`, `$3` by `$5`.
@@ -57,7 +57,7 @@ macro_rules! column {
     };
     (jobs . $name:literal) => {
         column!(
-            "jobs".$name, |id, _, owner| job_place(id, $name, owner),
+            "jobs".$name, |id, _, _, owner| job_place(id, $name, owner),
             key "jobs.id" "jobs.tenant" "jobs.subject" as "text",
             owner "jobs" from "jobs"
         )
@@ -67,7 +67,7 @@ macro_rules! column {
 /// All that the migrations mark as encrypted.
 const COLUMNS: [Column; 10] = [
     column!(
-        "grants"."refresh_token", refresh_token_place,
+        "grants"."refresh_token", |id, api, _, owner| refresh_token_place(id, api, owner),
         key "grants.session_id" "grants.api" "grants.api" as "text",
         owner "sessions" from "grants join sessions on sessions.id = grants.session_id"
     ),
@@ -84,7 +84,7 @@ const COLUMNS: [Column; 10] = [
     column!(jobs."suspension"),
     column!(jobs."callback"),
     column!(
-        "job_calls"."path", |job, _, owner| path_place(job, owner),
+        "job_calls"."path", |job, _, _, owner| path_place(job, owner),
         key "job_calls.job_id" "job_calls.sequence" "job_calls.ordinal" as "bigint",
         owner "jobs" from "job_calls join jobs on jobs.id = job_calls.job_id"
     ),
@@ -153,7 +153,7 @@ struct Value {
 
 impl Value {
     fn place(&self, column: &Column) -> Place<'_> {
-        (column.place)(self.key.id, &self.key.second, &self.owner)
+        (column.place)(self.key.id, &self.key.second, &self.key.third, &self.owner)
     }
 }
 
@@ -238,6 +238,7 @@ mod tests {
             include_str!("../../../../migrations/sqlite/0001_sessions_and_jobs.sql"),
             include_str!("../../../../migrations/sqlite/0002_audit.sql"),
             include_str!("../../../../migrations/sqlite/0003_grants.sql"),
+            include_str!("../../../../migrations/sqlite/0004_gates_and_early_refresh.sql"),
         ];
         let (mut columns, mut table, mut is_marked) = (BTreeSet::new(), String::new(), false);
         for line in migrations.into_iter().flat_map(str::lines) {

@@ -2,7 +2,7 @@ use async_trait::async_trait;
 use aws_lc_rs::{digest, rand};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
-use sqlx::{Row, Transaction};
+use sqlx::{Executor, Row, Transaction};
 use uuid::Uuid;
 
 use super::{
@@ -13,7 +13,7 @@ use crate::{
     identity::{AssertionHash, Principal},
     jobs::{DefinitionName, EventKind, Job},
     storage::{
-        Grant, IdempotencyKey, KnownGrant, KnownSession, NewGrant, NewJob, NewTokens, Replay,
+        Grant, IdempotencyKey, KnownGrant, KnownSession, NewGrant, NewTokens, Replay,
         SessionSelector, StoreError, Submission, Submissions, Submitted,
     },
     workflow::Progress,
@@ -116,7 +116,7 @@ impl Submissions for Database {
                 Some(id)
             }
         };
-        self.insert_job(&mut transaction, submission.owner, session_id, &submission.job).await?;
+        self.insert_job(&mut transaction, submission, session_id).await?;
         // After the job: it is told of what happened in its lifetime.
         if let (Some(Grant::New(grant)), Some(id)) = (submission.grant, session_id) {
             self.tell_of_exchange(&mut transaction, id, grant).await?;
@@ -130,8 +130,11 @@ impl Submissions for Database {
                 Replay::Different | Replay::New => Submitted::KeyReused,
             });
         }
+        // Not after the commit: then the job is there, whether it can be read or not.
+        let job = self.read_own_job(&mut *transaction, submission.job.id, submission.owner).await?;
+        let job = job.ok_or(sqlx::Error::RowNotFound)?;
         transaction.commit().await?;
-        Ok(Submitted::Created)
+        Ok(Submitted::Created(Box::new(job)))
     }
 
     async fn replace_grant(&self, owner: &Principal, grant: &NewGrant) -> Result<(), StoreError> {
@@ -158,6 +161,17 @@ impl Submissions for Database {
     }
 
     async fn job(&self, id: Uuid, owner: &Principal) -> Result<Option<Job>, StoreError> {
+        self.read_own_job(&self.reader, id, owner).await
+    }
+}
+
+impl Database {
+    async fn read_own_job<'c>(
+        &self,
+        executor: impl Executor<'c, Database = Db>,
+        id: Uuid,
+        owner: &Principal,
+    ) -> Result<Option<Job>, StoreError> {
         let row = sqlx::query(
             "select jobs.status, jobs.namespace, jobs.name, jobs.version, sessions.session_key,
                     jobs.progress, jobs.due_at, jobs.attempts, jobs.tags, jobs.created_at,
@@ -169,13 +183,11 @@ impl Submissions for Database {
         .bind(id)
         .bind(&owner.tenant)
         .bind(&owner.subject)
-        .fetch_optional(&self.reader)
+        .fetch_optional(executor)
         .await?;
         row.map(|row| self.read_job(id, owner, &row)).transpose()
     }
-}
 
-impl Database {
     /// Writes tokens into the session under the grant's key, which is made if need be.
     async fn write_grant(
         &self,
@@ -234,7 +246,7 @@ impl Database {
             "select grants.api, grants.refresh_token is not null as renewable,
                     (select max(expires_at) from access_tokens
                      where access_tokens.session_id = grants.session_id
-                       and access_tokens.api = grants.api) as expires_at
+                       and access_tokens.api = grants.api and not grants.dead) as expires_at
              from grants where grants.session_id = $1 order by grants.api",
         )
         .bind(session_id)
@@ -254,10 +266,11 @@ impl Database {
     async fn insert_job(
         &self,
         transaction: &mut Transaction<'_, Db>,
-        owner: &Principal,
+        submission: &Submission<'_>,
         session_id: Option<Uuid>,
-        job: &NewJob<'_>,
     ) -> Result<(), StoreError> {
+        let Submission { owner, client, job, .. } = submission;
+        let told = client.map_or_else(|| json!({}), |client| json!({ "client": client }));
         let progress = Progress { total: job.total_tasks, ..Progress::default() };
         let callback = job
             .callback
@@ -302,6 +315,7 @@ impl Database {
         .bind(micros(job.deadline))
         .bind(callback)
         .bind(callback_events)
+        .bind(to_json(&told))
         .execute(&mut **transaction)
         .await?;
         Ok(())

@@ -8,7 +8,7 @@ use super::{
     Consequence::{Faults, FaultsAndRevokes, Recovers, Revoked, Suspends, Waits},
     Failure,
     Refusal::{Administrator, Caller, Claims, Consent, Operator, SignIn, Token, Unavailable},
-    assert_consequence_in_worker, assert_refused_at_submission, start_in_one_process,
+    assert_consequence_in_worker, assert_refused_at_submission, settings, start_in_one_process,
 };
 
 on_both_databases! {
@@ -20,7 +20,7 @@ on_both_databases! {
 const CLAIMS: &str = r#"{"access_token":{"capolids":{"essential":true,"values":["c-1"]}}}"#;
 
 /// `error`, `suberror` (or empty), AADSTS number (or 0).
-fn error(error: &str, suberror: &str, code: u32) -> HttpAnswer {
+pub(super) fn error(error: &str, suberror: &str, code: u32) -> HttpAnswer {
     error_with(400, error, suberror, code, None)
 }
 
@@ -88,8 +88,8 @@ fn fixtures() -> Vec<Failure> {
         row("14b", error("invalid_scope", "", 28000), Operator, Waits(60)),
         row("14c", error("invalid_grant", "", 700_022), Operator, Waits(60)),
         row("15", error("invalid_resource", "", 500_011), Operator, Waits(60)),
-        row("16a", error("invalid_request", "", 90002), Caller, Faults),
-        row("16b", error("invalid_request", "", 900_144), Caller, Faults),
+        row("16a", error("invalid_request", "", 90002), Operator, Faults),
+        row("16b", error("invalid_request", "", 900_144), Operator, Faults),
         row("16c", error("invalid_request", "", 240_002), Token, Faults),
         // The service.
         row("17", busy, Unavailable { retry_after: 30 }, Waits(30)),
@@ -101,13 +101,13 @@ fn fixtures() -> Vec<Failure> {
 }
 
 async fn every_answer_is_told_to_the_submitter_as_what_there_is_to_do(database: Database) {
-    let app = TestApp::start(database).await;
+    let app = TestApp::start_with(database, settings()).await;
     assert_refused_at_submission(&app, &fixtures()).await;
     app.finish().await;
 }
 
 async fn every_answer_has_its_consequence_in_the_worker(database: Database) {
-    let app = start_in_one_process(database).await;
+    let app = start_in_one_process(database, settings()).await;
     assert_consequence_in_worker(&app, &fixtures()).await;
     app.finish().await;
 }
