@@ -90,24 +90,21 @@ export class PostgresInstallation extends Installation {
     await postgres.query(this.name, 'checkpoint');
   }
 
-  /** The database's time, which the rows are counted from. */
-  async now() {
-    return (await postgres.one(this.name, 'select clock_timestamp()::text as now')).now;
+  /** The newest job: ids grow with time, so what is submitted from now on has greater ones. */
+  async newest() {
+    const job = await postgres.one(this.name, 'select id from jobs order by id desc limit 1');
+    return job?.id ?? '00000000-0000-0000-0000-000000000000';
   }
 
-  /** Waits until every job that was submitted since then has ended; returns how long after the first claim. */
-  async drained(count, since) {
-    for (;;) {
-      const { left } = await postgres.one(this.name, `
-        select exists (select from jobs where status = 'running')
-            or exists (select from jobs where status in ('pending', 'waiting', 'suspended') and due_at <= now()) as left`);
-      if (!left) break;
-      await sleep(20);
-    }
+  /** Waits until every job that was submitted after `newest` has ended; returns how long after the first claim. */
+  async drained(count, newest) {
+    // The newest are the last to end: while there are any left, this looks at one row.
+    const left = 'select from jobs where id > $1 and finished_at is null order by id desc limit 1';
+    while ((await postgres.query(this.name, left, [newest])).length > 0) await sleep(20);
     const { ended, seconds } = await postgres.one(this.name, `
       select count(*) filter (where status = 'completed') as ended,
              extract(epoch from max(finished_at) - min(started_at))::float as seconds
-      from jobs where created_at >= $1 and due_at is null`, [since]);
+      from jobs where id > $1`, [newest]);
     if (ended !== count) throw new Error(`${this.name}: ${ended} of ${count} jobs are completed`);
     return seconds;
   }

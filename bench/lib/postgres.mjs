@@ -83,7 +83,7 @@ export async function insertLike(database, job) {
     `insert into job_events (${events.names}) select ${events.values} from job;\n`;
 }
 
-/** Adds `count` copies of a job with its events, with `changes` made to each. */
+/** Adds `count` copies of a job with its events, with `changes` made to each, under ids that sort before all real ones. */
 export async function multiply(database, job, count, changes = {}) {
   const copy = async (table, key, overrides = {}) => {
     const names = (await columns(database, table)).map(({ name }) => name);
@@ -92,7 +92,9 @@ export async function multiply(database, job, count, changes = {}) {
             from copies, ${table} as original where original.${key} = '${job}'`;
   };
   await query(database, 'create temporary table copies (id uuid)');
-  await query(database, `insert into copies select gen_random_uuid() from generate_series(1, ${count})`);
+  await query(database, `
+    insert into copies
+    select overlay(gen_random_uuid()::text placing '00' from 1)::uuid from generate_series(1, ${count})`);
   await query(database, await copy('jobs', 'id', changes));
   await query(database, await copy('job_events', 'job_id'));
   await query(database, 'drop table copies');
