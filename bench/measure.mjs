@@ -115,6 +115,7 @@ for (const installation of [empty, full, sqlite]) await post(installation, 'noCa
 
 // Rows that are in the way.
 
+let waitingBytes;
 async function fill() {
   const began = performance.now();
   await full.forgetJobs();
@@ -127,18 +128,39 @@ async function fill() {
   await postgres.multiply('errand_full', delayed, MILLION, { due_at: "original.due_at + random() * interval '1 day'" });
   await postgres.query('errand_full', 'vacuum analyze');
   note(`${number(MILLION)} delayed and ${number(MILLION)} finished jobs with their events, made in ${number((performance.now() - began) / 1e3)} s`);
+  const { bytes } = await postgres.one('errand_full', "select pg_total_relation_size('jobs') + pg_total_relation_size('job_events') as bytes");
+  waitingBytes = bytes / (2 * MILLION);
 }
 await fill();
+
+/** What each of `count` jobs costs while `work` is done: in the process `part`, in the database, on its disk. */
+async function costing(name, installation, part, count, work) {
+  await postgres.forget();
+  const before = {
+    process: installation[part]?.exitCode === null ? cpu(installation[part].pid) : 0,
+    database: cpuOfFamily(postmaster),
+    wal: await postgres.wal(),
+  };
+  const value = await work();
+  samples.add(`${name}: CPU of the ${part}`, ((cpu(installation[part].pid) - before.process) * 1e6) / count, 'µs/job');
+  samples.add(`${name}: CPU of PostgreSQL`, ((cpuOfFamily(postmaster) - before.database) * 1e6) / count, 'µs/job');
+  samples.add(`${name}: WAL`, (await postgres.wal() - before.wal) / count, 'bytes/job');
+  samples.add(`${name}: resident`, resident(installation[part].pid), 'MiB');
+  const statements = await postgres.statements(installation.name);
+  samples.add(`${name}: statements`, statements.reduce((sum, { calls }) => sum + calls, 0) / count, 'per job');
+  expensive.set(name, statements.slice(0, 6));
+  return value;
+}
+const expensive = new Map();
 
 // One row of the table each.
 
 async function submit() {
   await empty.forgetJobs();
-  const errand = await post(empty, 'oneCall', JOBS);
+  const errand = await costing('submit', empty, 'api', JOBS, () => post(empty, 'oneCall', JOBS));
   samples.add('submit: Errand', errand.rate, 'jobs/s');
   samples.add('submit: Errand p50', errand.p50_ms, 'ms');
   samples.add('submit: Errand p99', errand.p99_ms, 'ms');
-  samples.add('submit: Errand resident', resident(empty.api.pid), 'MiB');
 
   await empty.forgetJobs();
   const text = await result('pgbench', process.env.BENCH_PGBENCH, ['-n', '-M', 'prepared', '-c', CLIENTS, '-j', 2,
@@ -174,23 +196,18 @@ async function batch() {
 /** Starts a worker on jobs that wait, and stops it when all have ended. */
 async function drain(installation, count, newest, name) {
   await postgres.query('postgres', 'checkpoint');
-  await postgres.forget();
-  await installation.startWorker();
-  const before = { database: cpuOfFamily(postmaster), downstream: cpu(downstream.pid), wal: await postgres.wal() };
-  const seconds = await installation.drained(count, newest);
+  const work = async () => {
+    await installation.startWorker();
+    return installation.drained(count, newest);
+  };
   if (name) {
+    const seconds = await costing(name, installation, 'worker', count, work);
     samples.add(name, count / seconds, 'jobs/s');
-    samples.add(`${name}: CPU of worker`, (cpu(installation.worker.pid) * 1e6) / count, 'µs/job');
-    samples.add(`${name}: CPU of PostgreSQL`, ((cpuOfFamily(postmaster) - before.database) * 1e6) / count, 'µs/job');
-    samples.add(`${name}: WAL`, (await postgres.wal() - before.wal) / count, 'bytes/job');
-    samples.add(`${name}: worker resident`, resident(installation.worker.pid), 'MiB');
-    const statements = await postgres.statements(installation.name);
-    samples.add(`${name}: statements`, statements.reduce((sum, { calls }) => sum + calls, 0) / count, 'per job');
-    expensive.set(name, statements.slice(0, 6));
+  } else {
+    await work();
   }
   await installation.stopWorker();
 }
-const expensive = new Map();
 
 async function drainOneCall() {
   await empty.forgetJobs();
@@ -376,6 +393,31 @@ const judged = goals.map(([name, value, goal]) => {
   const reached = value !== undefined && (goal < 0 ? value <= -goal : value >= goal);
   return [name, number(value), `${goal < 0 ? '≤' : '≥'} ${number(Math.abs(goal))}`, value === undefined ? 'not there' : reached ? 'yes' : '**no**'];
 });
+// A job of one call, from its submission to its end; what follows from it is arithmetic.
+const cost = (what) => samples.median(`submit: ${what}`) + samples.median(`drain, one call: ${what}`);
+const processor = cost('CPU of PostgreSQL') / 1e6;
+const disk = samples.median('drain, one call: disk');
+const day = 86_400;
+const PEAK = 10;
+const costs = [
+  ['statements', number(cost('statements'))],
+  ['processor time of PostgreSQL', `${number(processor * 1e6)} µs`],
+  ['processor time of the API', `${number(samples.median('submit: CPU of the api'))} µs`],
+  ['processor time of the worker', `${number(samples.median('drain, one call: CPU of the worker'))} µs`],
+  ['write-ahead log', `${number(cost('WAL'))} bytes`],
+  ['disk, with events, calls and indexes', `${number(disk)} bytes`],
+  ['jobs per second that one processor of PostgreSQL carries', number(1 / processor)],
+];
+const days = [1e3, 1e5, 1e7];
+const scale = (text, value) => [text, ...days.map((jobs) => value(jobs))];
+const arithmetic = [
+  scale('jobs per second on average', (jobs) => number(jobs / day)),
+  scale(`jobs per second at the peak (× ${PEAK})`, (jobs) => number((PEAK * jobs) / day)),
+  scale('processors of PostgreSQL, busy at the peak', (jobs) => number(((PEAK * jobs) / day) * processor)),
+  scale('write-ahead log a day', (jobs) => `${number((jobs * cost('WAL')) / 1e9)} GB`),
+  scale('disk for 30 days of finished jobs', (jobs) => `${number((jobs * 30 * disk) / 1e9)} GB`),
+];
+
 console.log(`${notes.map((text) => `- ${text}`).join('\n')}\n`);
 console.log(`${table(['row', 'measured', 'goal', 'reached'], judged)}\n`);
 console.log(`${samples}\n`);
@@ -384,7 +426,10 @@ for (const [name, list] of expensive) {
     [`\`${text.slice(0, 90).replaceAll('|', '\\|')}\``, number(calls), number(mean * 1e3), number(total)]);
   console.log(`Statements of *${name}*, last run:\n\n${table(['statement', 'calls', 'mean µs', 'total ms'], lines)}\n`);
 }
-console.log(`Plan of the claim beside 2 M other rows:\n\n\`\`\`\n${plan.trim()}\n\`\`\``);
+console.log(`A job of one call costs:\n\n${table(['', ''], costs)}\n`);
+console.log(`${table(['', ...days.map((jobs) => `${number(jobs)} jobs a day`)], arithmetic)}\n`);
+console.log(`100 M waiting jobs: ${number((1e8 * waitingBytes) / 1e9)} GB on disk with events and indexes (${number(waitingBytes)} bytes each).\n`);
+console.log(`Plan of the claim beside 2 M other rows:\n\n\`\`\`\n${plan.replace(/^.*plan:\s*/, '').replaceAll('\t', '  ').trim()}\n\`\`\``);
 
 await stopAll();
 await postgres.close();

@@ -129,7 +129,8 @@ fn requests(arguments: &Arguments, authority: &str, path: &str) -> io::Result<Ve
 
 /// Host with port, and path.
 fn address(url: &str) -> io::Result<(String, String)> {
-    let rest = url.strip_prefix("http://").ok_or_else(|| unexpected("an address without http://"))?;
+    let rest =
+        url.strip_prefix("http://").ok_or_else(|| unexpected("an address without http://"))?;
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
     Ok((authority.to_owned(), format!("/{path}")))
 }

@@ -19,7 +19,8 @@ pub(crate) struct Arguments {
     port: u16,
 }
 
-const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 45\r\n\r\n\
+const ANSWER: &[u8] =
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 45\r\n\r\n\
     {\"items\":[{\"id\":1,\"amount\":120}],\"next\":null}";
 
 /// Answers until the process is ended.

@@ -37,7 +37,10 @@ impl Reader {
     }
 }
 
-async fn read_more(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> io::Result<usize> {
+async fn read_more(
+    stream: &mut (impl AsyncRead + Unpin),
+    buffer: &mut Vec<u8>,
+) -> io::Result<usize> {
     buffer.reserve(16 * 1024);
     stream.read_buf(buffer).await
 }
