@@ -1,4 +1,4 @@
-//! Who asks: an extractor that every handler but the public ones takes.
+//! Who asks: every handler but the public ones takes one of these extractors.
 
 use std::sync::Arc;
 
@@ -24,6 +24,25 @@ impl FromRequestParts<Arc<AppState>> for Authenticated {
         let authorization = authorization(&parts.headers);
         match state.verifier.verify(authorization.as_deref()).await {
             Ok(caller) => Ok(Self(caller)),
+            Err(error) => Err(refusal::unverified(error, &state.identity)),
+        }
+    }
+}
+
+/// The tenant of a verified operator.
+#[derive(Debug)]
+pub(crate) struct Operator(pub(crate) String);
+
+impl FromRequestParts<Arc<AppState>> for Operator {
+    type Rejection = Problem;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        state: &Arc<AppState>,
+    ) -> Result<Self, Self::Rejection> {
+        let authorization = authorization(&parts.headers);
+        match state.verifier.verify_operator(authorization.as_deref()).await {
+            Ok(operator) => Ok(Self(operator.principal.tenant)),
             Err(error) => Err(refusal::unverified(error, &state.identity)),
         }
     }

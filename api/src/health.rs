@@ -1,14 +1,25 @@
-//! `/livez` and `/readyz`: for whoever runs the process, without a token.
+//! `/livez`, `/readyz` and `/metrics`: for whoever runs the process, without a token.
 
 use std::sync::Arc;
 
-use axum::{extract::State, http::StatusCode};
+use axum::{
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use errand_shared::metrics;
 
 use crate::state::AppState;
 
 /// The process answers.
 pub(crate) async fn live() -> &'static str {
     "alive\n"
+}
+
+/// What this process counts.
+pub(crate) async fn metrics(State(state): State<Arc<AppState>>) -> Response {
+    let media_type = [(header::CONTENT_TYPE, metrics::MEDIA_TYPE)];
+    (media_type, metrics::render(&state.store).await).into_response()
 }
 
 /// The process can take jobs: the database answers and the identity provider's keys are known.

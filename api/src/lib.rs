@@ -7,17 +7,25 @@
 mod authentication;
 mod health;
 mod jobs;
+mod openapi;
+mod operator;
 mod problem;
 mod refusal;
 mod router;
 mod sessions;
 mod state;
 mod streams;
+mod workflows;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum_server::{Handle, Server};
-use errand_shared::{config::Config, storage::SharedStore, time::SharedClock};
+use errand_shared::{
+    config::Config,
+    storage::SharedStore,
+    time::SharedClock,
+    workflow::{cage::SharedCages, registry::RegistryError},
+};
 use hyper_util::rt::TokioTimer;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -34,32 +42,45 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Api {
     server: Server<SocketAddr>,
+    /// Where `/metrics` is answered, if not by `server`.
+    metrics: Option<Server<SocketAddr>>,
     address: SocketAddr,
     state: Arc<AppState>,
 }
 
-/// The address cannot be listened on.
+/// Why the API cannot start.
 #[derive(Debug, thiserror::Error)]
-#[error("[api] listen: cannot listen on {address}")]
-pub struct BindError {
-    address: SocketAddr,
-    source: std::io::Error,
+pub enum BindError {
+    /// The address cannot be listened on.
+    #[error("{key}: cannot listen on {address}")]
+    Address {
+        /// Which one it is.
+        key: &'static str,
+        /// The configured one.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A registered workflow cannot be used.
+    #[error(transparent)]
+    Workflows(#[from] RegistryError),
 }
 
 impl Api {
-    /// Takes the configured address; answers nothing yet.
+    /// Reads the registered workflows and takes the configured address; answers nothing yet.
     pub async fn bind(
         config: &Config,
         store: SharedStore,
         clock: SharedClock,
+        cages: SharedCages,
     ) -> Result<Self, BindError> {
-        let address = config.api.listen;
-        let failed = |source| BindError { address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        let listener = listener.into_std().map_err(failed)?;
-        let server = axum_server::from_tcp(listener).map_err(failed)?;
-        Ok(Self { server, address, state: Arc::new(AppState::new(config, store, clock)) })
+        let state = Arc::new(AppState::new(config, store, clock, cages)?);
+        let (server, address) = listen("[api] listen", config.api.listen).await?;
+        let metrics = match config.telemetry.metrics_listen {
+            Some(address) => Some(listen("[telemetry] metrics_listen", address).await?.0),
+            None => None,
+        };
+        Ok(Self { server, metrics, address, state })
     }
 
     /// Where it listens.
@@ -71,6 +92,10 @@ impl Api {
     pub async fn run(self, stop: CancellationToken) {
         tracing::info!("listening on http://{}", self.address);
         let handle = Handle::new();
+        if let Some(metrics) = self.metrics {
+            let router = router::metrics(Arc::clone(&self.state));
+            tokio::spawn(metrics.handle(handle.clone()).serve(router.into_make_service()));
+        }
         let (state, stopping) = (Arc::clone(&self.state), handle.clone());
         tokio::spawn(async move {
             stop.cancelled().await;
@@ -84,4 +109,16 @@ impl Api {
             tracing::error!("the API ended: {error}");
         }
     }
+}
+
+/// Takes an address; `key` is where it is configured.
+async fn listen(
+    key: &'static str,
+    address: SocketAddr,
+) -> Result<(Server<SocketAddr>, SocketAddr), BindError> {
+    let failed = |source| BindError::Address { key, address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    let listener = listener.into_std().map_err(failed)?;
+    Ok((axum_server::from_tcp(listener).map_err(failed)?, address))
 }

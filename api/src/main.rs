@@ -7,6 +7,7 @@ use errand_api::Api;
 use errand_shared::{
     process::{Process, StartError, report, stop_on_signals},
     telemetry,
+    workflow::cage::run_if_caged,
 };
 
 /// Takes jobs over HTTP: verifies the caller's token, exchanges it, stores grant and job.
@@ -20,8 +21,13 @@ struct Arguments {
     config: Option<PathBuf>,
 }
 
+fn main() -> ExitCode {
+    run_if_caged();
+    start()
+}
+
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn start() -> ExitCode {
     let arguments = Arguments::parse();
     telemetry::init();
     report(run(arguments).await)
@@ -29,8 +35,9 @@ async fn main() -> ExitCode {
 
 async fn run(arguments: Arguments) -> Result<(), StartError> {
     let stop = stop_on_signals();
-    let Process { config, store, clock } = Process::start(arguments.config.as_deref()).await?;
-    let api = Api::bind(&config, store, clock)
+    let Process { config, store, clock, cages } =
+        Process::start(arguments.config.as_deref()).await?;
+    let api = Api::bind(&config, store, clock, cages)
         .await
         .map_err(|error| StartError::Other(telemetry::chain(&error)))?;
     api.run(stop).await;

@@ -98,6 +98,11 @@ impl Problem {
         )
     }
 
+    /// A job of a batch is larger than one alone may be.
+    pub(crate) fn jobs_too_large(limit: usize, errors: Vec<workflow::Problem>) -> Self {
+        Self { errors, ..Self::body_too_large(limit) }
+    }
+
     pub(crate) fn unsupported_media_type() -> Self {
         Self::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -113,6 +118,33 @@ impl Problem {
             "not_suspended",
             "Not suspended",
             "Only a suspended job can be resumed.",
+        )
+    }
+
+    pub(crate) fn not_faulted() -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "not_faulted",
+            "Not faulted",
+            "Only a faulted job can be tried again.",
+        )
+    }
+
+    pub(crate) fn already_finished() -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "already_finished",
+            "Already finished",
+            "The job has ended; there is nothing left to cancel.",
+        )
+    }
+
+    pub(crate) fn unfinished() -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "unfinished",
+            "Unfinished",
+            "Only a finished job can be deleted. Cancel it first.",
         )
     }
 

@@ -8,6 +8,10 @@ use errand_shared::{
     sessions::Sessions,
     storage::SharedStore,
     time::SharedClock,
+    workflow::{
+        cage::SharedCages,
+        registry::{Registry, RegistryError},
+    },
 };
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +30,10 @@ pub(crate) struct AppState {
     pub(crate) streams: Arc<Streams>,
     /// May clients post documents of their own?
     pub(crate) inline: bool,
+    /// Whether `/metrics` is among the API's addresses.
+    pub(crate) metrics_here: bool,
+    pub(crate) registry: Registry,
+    pub(crate) cages: SharedCages,
     /// Without a trailing slash.
     pub(crate) public_url: String,
     /// Requests that only wait end once this is cancelled.
@@ -33,8 +41,15 @@ pub(crate) struct AppState {
 }
 
 impl AppState {
-    pub(crate) fn new(config: &Config, store: SharedStore, clock: SharedClock) -> Self {
-        Self {
+    pub(crate) fn new(
+        config: &Config,
+        store: SharedStore,
+        clock: SharedClock,
+        cages: SharedCages,
+    ) -> Result<Self, RegistryError> {
+        let Config { downstream_apis, limits, workflows, .. } = config;
+        let registry = Registry::load(&workflows.directory, limits, downstream_apis, &cages)?;
+        Ok(Self {
             sessions: Sessions::new(&config.identity, Arc::clone(&store), Arc::clone(&clock)),
             verifier: Verifier::new(&config.identity, Arc::clone(&clock)),
             store,
@@ -45,8 +60,11 @@ impl AppState {
             webhooks: config.webhooks.clone(),
             limits: config.limits.clone(),
             inline: config.workflows.inline,
+            metrics_here: config.telemetry.metrics_listen.is_none(),
             public_url: config.api.public_url.trim_end_matches('/').to_owned(),
             stopping: CancellationToken::new(),
-        }
+            registry,
+            cages,
+        })
     }
 }

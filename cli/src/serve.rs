@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use clap::Args;
 use errand_api::Api;
@@ -23,8 +23,10 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn run(arguments: Arguments) -> Result<(), CommandError> {
     let stop = stop_on_signals();
-    let Process { config, store, clock } = Process::start(arguments.config.as_deref()).await?;
-    let api = Api::bind(&config, SharedStore::clone(&store), SharedClock::clone(&clock))
+    let Process { config, store, clock, cages } =
+        Process::start(arguments.config.as_deref()).await?;
+    let shared = (SharedStore::clone(&store), SharedClock::clone(&clock), Arc::clone(&cages));
+    let api = Api::bind(&config, shared.0, shared.1, shared.2)
         .await
         .map_err(|error| CommandError::unusable(chain(&error)))?;
     if let Some(address) = config.worker.listen {
@@ -32,7 +34,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), CommandError> {
         let health = health.map_err(|error| CommandError::unusable(chain(&error)))?;
         tokio::spawn(health.serve(SharedStore::clone(&store)));
     }
-    let worker = Worker::new(&config, store, clock);
+    let worker = Worker::new(&config, store, clock, cages);
     until_stopped(api, worker, stop).await;
     Ok(())
 }

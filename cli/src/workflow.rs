@@ -7,11 +7,14 @@ use clap::Subcommand;
 use errand_shared::{
     config::{Config, Limits, process_environment},
     process::StartError,
-    workflow::{self, Problem, parse},
+    time::{Clock, SystemClock},
+    workflow::{
+        CheckError, Problem, Workflow, cage::Cages, check_submitted, registry::parse_document,
+    },
 };
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use crate::{error::CommandError, output};
+use crate::{dry_run::dry_run, error::CommandError, output};
 
 /// Workflow documents.
 #[derive(Debug, Subcommand)]
@@ -24,51 +27,101 @@ pub(crate) enum Command {
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+    /// Run a document offline, without waiting, and print what became of it as JSON.
+    DryRun {
+        /// The document: YAML if its name ends in .yaml or .yml, otherwise JSON.
+        file: PathBuf,
+        /// Its input; {} without.
+        #[arg(long, value_name = "FILE")]
+        input: Option<PathBuf>,
+        /// What its calls are answered: a list of {method?, url, status, headers?, body?, times?}. The
+        /// first that matches and is not used up answers; what none matches is answered by 404.
+        #[arg(long, value_name = "FILE")]
+        responses: Option<PathBuf>,
+    },
 }
 
 pub(crate) fn run(command: &Command) -> Result<(), CommandError> {
     match command {
         Command::Check { file, config } => check(file, config.as_deref()),
+        Command::DryRun { file, input, responses } => {
+            run_dry(file, input.as_deref(), responses.as_deref())
+        }
     }
 }
 
 fn check(file: &Path, config: Option<&Path>) -> Result<(), CommandError> {
     let config = config.map(|path| Config::load(Some(path), process_environment()));
     let config = config.transpose().map_err(StartError::from)?;
-    let text = fs::read_to_string(file).map_err(|error| {
-        CommandError::unusable(format!("{}: cannot be read: {error}", file.display()))
-    })?;
-    let problems = match &config {
-        Some(config) => problems(file, &text, &config.limits, Some(config)),
-        None => problems(file, &text, &Limits::default(), None),
+    let text = read(file)?;
+    match &config {
+        Some(config) => checked(file, &text, &config.limits, Some(config))?,
+        None => checked(file, &text, &Limits::default(), None)?,
     };
-    if problems.is_empty() {
-        output::note(&format!("{}: ok", file.display()));
+    output::note(&format!("{}: ok", file.display()));
+    Ok(())
+}
+
+fn run_dry(
+    file: &Path,
+    input: Option<&Path>,
+    responses: Option<&Path>,
+) -> Result<(), CommandError> {
+    let input = input.map(value).transpose()?.unwrap_or_else(|| Value::Object(Map::new()));
+    let script = match responses {
+        Some(file) => serde_json::from_value(value(file)?).map_err(|error| {
+            CommandError::unusable(format!("{}: no list of responses: {error}", file.display()))
+        })?,
+        None => Vec::new(),
+    };
+    let limits = Limits::default();
+    let workflow = checked(file, &read(file)?, &limits, None)?;
+    let cages = Cages::new(&limits);
+    let report = dry_run(&workflow, &limits, &cages, input, script, SystemClock.now())
+        .map_err(|error| CommandError::Failed(error.to_string()))?;
+    let text = serde_json::to_string_pretty(&report).expect("texts and values are JSON");
+    output::result(&text)?;
+    if report.is_completed() {
         return Ok(());
     }
-    let lines: Vec<_> = problems.iter().map(line).collect();
-    Err(CommandError::Failed(lines.join("\n")))
+    Err(CommandError::Failed(format!("{}: faulted", file.display())))
 }
 
-fn problems(file: &Path, text: &str, limits: &Limits, config: Option<&Config>) -> Vec<Problem> {
+fn read(file: &Path) -> Result<String, CommandError> {
+    fs::read_to_string(file).map_err(|error| {
+        CommandError::unusable(format!("{}: cannot be read: {error}", file.display()))
+    })
+}
+
+/// A file that goes with a document.
+fn value(file: &Path) -> Result<Value, CommandError> {
+    parse_document(file, &read(file)?).map_err(|problem| {
+        CommandError::unusable(format!("{}: {}", file.display(), line(&problem)))
+    })
+}
+
+/// The document, if nothing is wrong with it.
+fn checked(
+    file: &Path,
+    text: &str,
+    limits: &Limits,
+    config: Option<&Config>,
+) -> Result<Workflow, CommandError> {
     let apis = config.map(|config| &config.downstream_apis);
-    match document(file, text) {
-        Ok(document) => workflow::check(&document, limits, apis).err().unwrap_or_default(),
-        Err(problem) => vec![problem],
-    }
-}
-
-fn document(file: &Path, text: &str) -> Result<Value, Problem> {
-    let is_yaml = |extension| ["yaml", "yml"].iter().any(|yaml| extension == *yaml);
-    if file.extension().is_some_and(is_yaml) {
-        parse::parse_yaml(text)
-    } else {
-        parse::parse_json(text.as_bytes())
-    }
+    let checked = match parse_document(file, text) {
+        Ok(document) => check_submitted(&document, limits, apis, &Cages::new(limits)),
+        Err(problem) => Err(CheckError::Problems(vec![problem])),
+    };
+    checked.map_err(|error| match error {
+        CheckError::Problems(problems) => {
+            CommandError::Failed(problems.iter().map(line).collect::<Vec<_>>().join("\n"))
+        }
+        CheckError::Interrupted(interrupted) => CommandError::Failed(interrupted.to_string()),
+    })
 }
 
 /// One problem, on one line whatever the parser or the document put into it.
-fn line(problem: &Problem) -> String {
+pub(crate) fn line(problem: &Problem) -> String {
     format!("{}: {}", problem.pointer, problem.detail).replace(['\r', '\n'], " ")
 }
 
@@ -80,8 +133,9 @@ mod tests {
                         do: [{ pause: { wait: { seconds: 1 } } }]\n";
 
     fn lines(file: &str, text: &str) -> Vec<String> {
-        let problems = problems(Path::new(file), text, &Limits::default(), None);
-        problems.iter().map(line).collect()
+        let checked = checked(Path::new(file), text, &Limits::default(), None);
+        let lines = checked.err().map(|error| error.to_string()).unwrap_or_default();
+        lines.lines().map(str::to_owned).collect()
     }
 
     #[test]

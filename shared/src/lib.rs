@@ -9,6 +9,7 @@
 //! | [`storage`] | rows, leases, transactions, encryption at rest | `sqlx` |
 //! | [`workflow`] | documents, their check, the interpreter, addresses | `jaq` |
 //! | [`telemetry`] | logs, and the trace that a job carries | `tracing-subscriber` |
+//! | [`metrics`] | what a process counts | `prometheus-client` |
 //! | [`process`] | how every process starts and stops | |
 //!
 //! [`time`] and [`http`] are the two things all rooms share: a clock that tests can move, and the
@@ -18,6 +19,7 @@ pub mod config;
 pub mod http;
 pub mod identity;
 pub mod jobs;
+pub mod metrics;
 pub mod process;
 pub mod sessions;
 pub mod storage;

@@ -9,6 +9,7 @@ use crate::{
     storage::{self, SharedStore, StoreError},
     telemetry::chain,
     time::{SharedClock, SystemClock},
+    workflow::cage::{Cages, SharedCages},
 };
 
 /// Exit code for wrong usage or configuration; 1 is for work that failed.
@@ -23,6 +24,8 @@ pub struct Process {
     pub store: SharedStore,
     /// The machine's clock.
     pub clock: SharedClock,
+    /// Where expressions run that may run wild.
+    pub cages: SharedCages,
 }
 
 /// Why a process cannot start: an operator's matter, exit code 2.
@@ -49,7 +52,8 @@ impl Process {
         let store = storage::open(&config.database, &config.encryption)
             .await
             .map_err(StartError::Database)?;
-        Ok(Self { config, store, clock: Arc::new(SystemClock) })
+        let cages = Arc::new(Cages::new(&config.limits));
+        Ok(Self { config, store, clock: Arc::new(SystemClock), cages })
     }
 }
 

@@ -8,6 +8,7 @@ mod answer;
 mod canaries;
 mod database;
 mod eventually;
+mod openapi;
 mod program;
 mod settings;
 mod test_app;

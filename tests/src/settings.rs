@@ -2,6 +2,7 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use errand_simulator::{Description, Options};
+use serde_json::Value;
 
 /// What a story wants otherwise than usual.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub struct Settings {
     pub any_tenant: bool,
     /// Who may be told of jobs, `host:port`.
     pub webhook_host: Option<String>,
+    /// The operator's documents; with some, clients' own ones do not run.
+    pub registered: Vec<Value>,
     /// The simulator's realm in place of its tenant, with this `identity.refresh`.
     pub token_exchange: Option<&'static str>,
 }
@@ -50,6 +53,7 @@ impl Default for Settings {
             first_credential: None,
             any_tenant: false,
             webhook_host: None,
+            registered: Vec::new(),
             token_exchange: None,
         }
     }
@@ -92,6 +96,7 @@ impl Settings {
         let Self { lease_seconds, drain_seconds, max_attempts, timeout_seconds, .. } = self;
         let honours_idempotency_key = self.honours_idempotency_key;
         let ledger = downstream.replace("/partner", "/ledger");
+        let workflows = self.register(path);
         let content = format!(
             r#"
 [database]
@@ -126,9 +131,22 @@ base_url = "{ledger}"
 {ledger_scopes}
 required_scopes = ["Ledger.Use"]
 
-{webhooks}"#
+{webhooks}
+{workflows}"#
         );
         std::fs::write(path, content).expect("the folder can be written");
+    }
+
+    /// Writes the operator's documents beside the configuration file; returns its section about them.
+    fn register(&self, configuration: &Path) -> String {
+        let folder = configuration.with_file_name("workflows");
+        std::fs::create_dir_all(&folder).expect("the folder can be made");
+        for (at, document) in self.registered.iter().enumerate() {
+            let file = folder.join(format!("{at}.json"));
+            std::fs::write(file, document.to_string()).expect("the folder can be written");
+        }
+        let inline = self.registered.is_empty();
+        format!("[workflows]\ndirectory = \"{}\"\ninline = {inline}\n", folder.display())
     }
 
     /// Who signs users in and issues tokens.

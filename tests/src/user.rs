@@ -5,7 +5,7 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::{Answer, PATIENCE, canaries};
+use crate::{Answer, PATIENCE, canaries, openapi::assert_documented};
 
 /// How long one request for a job is held until the job changes, in seconds.
 const WAIT_SECONDS: u32 = 5;
@@ -22,7 +22,11 @@ pub(crate) struct Connection {
 
 impl Connection {
     async fn send(&self, request: RequestBuilder) -> Answer {
-        let answer = Answer::read(request.send().await.expect("Errand answers")).await;
+        let request = request.build().expect("a story sends what can be sent");
+        let (method, path) = (request.method().clone(), request.url().path().to_owned());
+        let answer = self.http.execute(request).await.expect("Errand answers");
+        let answer = Answer::read(answer).await;
+        assert_documented(method.as_str(), &path, &answer);
         let mut received = self.received.lock().expect("nobody panics while holding it");
         received.push_str(&answer.text);
         received.push('\n');

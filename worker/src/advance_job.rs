@@ -17,7 +17,9 @@ use errand_shared::{
     storage::{ClaimedJob, Next, Record, StoreError},
     telemetry::chain,
     time::Timestamp,
-    workflow::{Call, Outcome, Reply, Response, Workflow, WorkflowError, check, step},
+    workflow::{
+        Call, Happened, Outcome, Reply, Response, TaskEvent, Workflow, WorkflowError, step,
+    },
 };
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -40,6 +42,9 @@ const OPERATOR_PAUSE: Duration = Duration::from_mins(1);
 
 /// Bounds of the delay while there is no token to be had.
 const TOKEN_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(5));
+
+/// How long a job is left alone for whose expressions the machine was too busy.
+const BUSY_PAUSE: Duration = Duration::from_secs(5);
 
 /// How often a job that only computes is recorded.
 const RECORD_LONG_STEPS: Duration = Duration::from_secs(1);
@@ -86,17 +91,11 @@ pub(crate) async fn advance_job(context: &Context, claimed: Claimed) {
 }
 
 async fn advance(context: &Context, job: &ClaimedJob) -> Result<(), StoreError> {
-    let Context { limits, downstream_apis, .. } = context;
-    let checked =
-        tokio::task::block_in_place(|| check(&job.definition, limits, Some(downstream_apis)));
-    let workflow = match checked {
+    let workflow = match context.workflows.get(&job.definition) {
         Ok(workflow) => workflow,
-        Err(problems) => {
-            let problem = problems.first().map_or("", |problem| problem.detail.as_str());
-            return hold(context, job, &format!("its document no longer passes: {problem}")).await;
-        }
+        Err(why) => return hold(context, job, &why).await,
     };
-    let state = match State::read(job) {
+    let state = match State::read(job, &workflow, &context.limits) {
         Ok(state) => state,
         Err(error) => return hold(context, job, &chain(&error)).await,
     };
@@ -105,7 +104,7 @@ async fn advance(context: &Context, job: &ClaimedJob) -> Result<(), StoreError> 
         context,
         job,
         clock,
-        workflow,
+        workflow: &workflow.workflow,
         state,
         flights: Flights::new(context, job, clock),
         suspending: None,
@@ -140,7 +139,7 @@ struct Advance<'a> {
     context: &'a Context,
     job: &'a ClaimedJob,
     clock: JobClock,
-    workflow: Workflow,
+    workflow: &'a Workflow,
     state: State,
     flights: Flights<'a>,
     /// The user must act for this call: what is under way lands, nothing else begins.
@@ -172,7 +171,18 @@ impl<'a> Advance<'a> {
     async fn run(&mut self) -> Result<(), StoreError> {
         let mut replies = Vec::new();
         loop {
+            // A step that is interrupted wants the same replies again.
+            let kept = if self.workflow.is_caged() { replies.clone() } else { Vec::new() };
             let (calls, wake) = match self.step(mem::take(&mut replies)).await {
+                Outcome::Interrupted if kept.is_empty() && self.flights.is_empty() => {
+                    return self.rest(self.clock.now() + BUSY_PAUSE).await;
+                }
+                // A reply may be lost to the world: it is kept here until there is time for it.
+                Outcome::Interrupted => {
+                    tokio::time::sleep(BUSY_PAUSE).await;
+                    replies = kept;
+                    continue;
+                }
                 Outcome::Completed(output) => return self.end(Next::Complete(output)).await,
                 Outcome::Faulted(error) => return self.end(Next::Fault(error.into())).await,
                 Outcome::Pending { calls, wake } => (calls, wake),
@@ -230,10 +240,15 @@ impl<'a> Advance<'a> {
         let _turn = self.context.stepping.acquire().await;
         let began = Instant::now();
         let (now, checkpoint) = (self.clock.now(), &mut self.state.checkpoint);
+        let Context { cages, .. } = self.context;
         let outcome = tokio::task::block_in_place(|| {
-            step(&self.workflow, limits, checkpoint, replies, now, &mut fastrand::f64)
+            step(self.workflow, limits, cages, checkpoint, replies, now, &mut fastrand::f64)
         });
-        self.state.evaluated += began.elapsed();
+        self.events.extend(told(checkpoint.take_happened()));
+        // That it waited for others is not the job's doing.
+        if outcome != Outcome::Interrupted {
+            self.state.evaluated += began.elapsed();
+        }
         outcome
     }
 
@@ -403,6 +418,7 @@ impl<'a> Advance<'a> {
     async fn rest(&mut self, until: Timestamp) -> Result<(), StoreError> {
         let next = match self.suspending.take() {
             Some(Suspending { suspension, session_version, .. }) => {
+                self.state.checkpoint.pause(self.clock.now());
                 Next::Suspend { suspension, session_version }
             }
             None => Next::Wait { due_at: until },
@@ -433,7 +449,7 @@ impl<'a> Advance<'a> {
         let (attempts, throttles) = self.state.tries();
         let record = Record {
             checkpoint: self.state.to_bytes(),
-            progress: self.state.checkpoint.progress(&self.workflow),
+            progress: self.state.checkpoint.progress(self.workflow),
             attempts,
             throttles,
             calls: mem::take(&mut self.sent),
@@ -462,6 +478,31 @@ impl<'a> Advance<'a> {
             }
         }
     }
+}
+
+/// What the owner is told of a step: that a task began only if it did not end in the same step.
+fn told(happened: Vec<Happened>) -> impl Iterator<Item = (EventKind, Value)> {
+    let mut told: Vec<Happened> = Vec::with_capacity(happened.len());
+    for next in happened {
+        if let Some(last) = told.last_mut()
+            && last.what == TaskEvent::Started
+            && next.what != TaskEvent::Started
+            && last.task == next.task
+        {
+            *last = next;
+        } else {
+            told.push(next);
+        }
+    }
+    told.into_iter().map(|Happened { what, task }| {
+        let kind = match what {
+            TaskEvent::Started => EventKind::TaskStarted,
+            TaskEvent::Completed => EventKind::TaskCompleted,
+            TaskEvent::Retried => EventKind::TaskRetried,
+            TaskEvent::Faulted => EventKind::TaskFaulted,
+        };
+        (kind, json!({ "task": task }))
+    })
 }
 
 fn pause_for_operator(now: Timestamp, why: &str) -> Timestamp {

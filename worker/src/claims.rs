@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use errand_shared::{config::WorkerConfig, storage::ClaimedJob};
+use errand_shared::{config::WorkerConfig, metrics, storage::ClaimedJob};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +43,7 @@ pub(crate) async fn claim(
             Ok(jobs) => {
                 failures = 0;
                 let found = jobs.len();
+                metrics::jobs_claimed(found);
                 hand_out(&context, jobs, permits, &claimed).await;
                 // All that was wanted: there may be more.
                 if found < wanted {
@@ -68,6 +69,7 @@ pub(crate) async fn rescue(context: Arc<Context>, lease: Duration) {
         match context.store.rescue().await {
             Ok(0) => {}
             Ok(rescued) => {
+                metrics::jobs_rescued(rescued);
                 tracing::warn!(rescued, "jobs of workers that went away are due again");
                 context.store.announce();
             }

@@ -1,12 +1,13 @@
-//! `/livez` and `/readyz` of a worker process. Two answers do not need a web framework.
+//! `/livez`, `/readyz` and `/metrics` of a worker process. Three answers need no web framework.
 
 use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
-use errand_shared::storage::SharedStore;
+use errand_shared::{metrics, storage::SharedStore};
 use http_body_util::Full;
 use hyper::{
     Request, Response, StatusCode,
     body::{Bytes, Incoming},
+    header::{CONTENT_TYPE, HeaderValue},
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
@@ -17,7 +18,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("[worker] listen: cannot listen on {address}")]
+#[error("[worker] listen or [telemetry] metrics_listen: cannot listen on {address}")]
 pub struct HealthError {
     address: SocketAddr,
     source: std::io::Error,
@@ -62,6 +63,12 @@ async fn answer(request: &Request<Incoming>, store: &SharedStore) -> Response<Fu
         "/livez" => (StatusCode::OK, "alive\n"),
         "/readyz" if store.ping().await.is_ok() => (StatusCode::OK, "ready\n"),
         "/readyz" => (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer\n"),
+        "/metrics" => {
+            let mut response = Response::new(Full::from(metrics::render(store).await));
+            let media_type = HeaderValue::from_static(metrics::MEDIA_TYPE);
+            response.headers_mut().insert(CONTENT_TYPE, media_type);
+            return response;
+        }
         _ => (StatusCode::NOT_FOUND, "not found\n"),
     };
     let mut response = Response::new(Full::from(text));

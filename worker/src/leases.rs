@@ -6,9 +6,15 @@ use std::{
     time::Duration,
 };
 
-use errand_shared::storage::{Lease, SharedStore};
+use errand_shared::{
+    metrics,
+    storage::{Lease, Renewed, SharedStore},
+};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+
+/// No call of a cancelled job runs for two seconds.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
 
 /// All leases of this worker.
 #[derive(Debug, Clone)]
@@ -53,6 +59,24 @@ impl Leases {
         HeldLease { lease, lost, leases: self.clone(), settled: false }
     }
 
+    /// Looks every second whether the leases are still this worker's, until it is dropped: a job that
+    /// was cancelled, or whose session was stopped, is left at once, its call given up.
+    pub(crate) async fn watch(&self, worker: Uuid) {
+        let mut ticks = tokio::time::interval(WATCH_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let held = self.lock().clone();
+            if held.is_empty() {
+                continue;
+            }
+            match self.store.held(worker).await {
+                Ok(leases) => self.give_up_all_but(&leases, held),
+                Err(error) => tracing::debug!("leases were not looked at: {error}"),
+            }
+        }
+    }
+
     /// Renews until it is dropped, three times per lease, so that two may fail.
     pub(crate) async fn keep(&self, worker: Uuid, length: Duration) {
         let mut ticks = tokio::time::interval(length / 3);
@@ -65,16 +89,23 @@ impl Leases {
             }
             let jobs: Vec<Uuid> = held.keys().copied().collect();
             match self.store.renew(worker, &jobs, length).await {
-                Ok(renewed) => {
-                    let renewed: HashMap<Uuid, i64> =
-                        renewed.iter().map(|lease| (lease.job_id, lease.lease_id)).collect();
-                    for (job_id, held) in held {
-                        if renewed.get(&job_id) != Some(&held.lease_id) {
-                            held.lost.cancel();
-                        }
-                    }
-                }
+                Ok(renewed) => self.give_up_all_but(&renewed, held),
                 Err(error) => tracing::warn!("leases were not renewed: {error}"),
+            }
+        }
+    }
+
+    /// Tells the tasks of those that were `held` before and are not among `leases`.
+    fn give_up_all_but(&self, leases: &[Renewed], held: HashMap<Uuid, Held>) {
+        let leases: HashMap<Uuid, i64> =
+            leases.iter().map(|lease| (lease.job_id, lease.lease_id)).collect();
+        let now = self.lock();
+        for (job_id, held) in held {
+            // One that has ended meanwhile was not lost.
+            let is_held = now.get(&job_id).is_some_and(|now| now.lease_id == held.lease_id);
+            if is_held && leases.get(&job_id) != Some(&held.lease_id) {
+                metrics::lease_lost();
+                held.lost.cancel();
             }
         }
     }

@@ -3,7 +3,7 @@
 //! `advance_job` is the heart: what happens to one job between claim and record. Around it:
 //! `claims` (the stream of claimed jobs), `leases` (kept while they run), `runner` (apalis runs
 //! them), `flights` (the calls of one job that are under way), `downstream` (one call), `state`
-//! (what is kept of a job between two claims), `health` (answers of a worker process), `webhooks`
+//! (what is kept of a job between two claims), `workflows` (documents, ready to run), `health` (answers of a worker process), `webhooks`
 //! (tells those who asked).
 
 mod advance_job;
@@ -17,6 +17,7 @@ mod retry_delay;
 mod runner;
 mod state;
 mod webhooks;
+mod workflows;
 
 use std::{num::NonZero, sync::Arc};
 
@@ -26,13 +27,14 @@ use errand_shared::{
     sessions::Sessions,
     storage::SharedStore,
     time::SharedClock,
+    workflow::cage::SharedCages,
 };
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use self::health::{HealthError, HealthListener};
-use self::{leases::Leases, webhooks::Webhooks};
+use self::{leases::Leases, webhooks::Webhooks, workflows::Workflows};
 
 /// A worker: one of any number on the same database.
 #[derive(Debug)]
@@ -52,6 +54,8 @@ struct Context {
     identity: IdentityConfig,
     downstream_apis: DownstreamApis,
     limits: Limits,
+    workflows: Workflows,
+    cages: SharedCages,
     http: reqwest::Client,
     leases: Leases,
     /// How many jobs compute at once: not so many that nothing else gets a core.
@@ -62,7 +66,12 @@ struct Context {
 
 impl Worker {
     /// Claims nothing yet.
-    pub fn new(config: &Config, store: SharedStore, clock: SharedClock) -> Self {
+    pub fn new(
+        config: &Config,
+        store: SharedStore,
+        clock: SharedClock,
+        cages: SharedCages,
+    ) -> Self {
         let slowest = config.downstream_apis.values().map(|api| api.timeout).max();
         let stopping = CancellationToken::new();
         let webhooks = Webhooks::new(config, Arc::clone(&store), Arc::clone(&clock));
@@ -76,6 +85,8 @@ impl Worker {
             identity: config.identity.clone(),
             downstream_apis: config.downstream_apis.clone(),
             limits: config.limits.clone(),
+            workflows: Workflows::new(&config.limits, &config.downstream_apis),
+            cages,
             http: http::client(slowest.unwrap_or_default()),
             stopping,
         };

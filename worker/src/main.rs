@@ -7,6 +7,7 @@ use errand_shared::{
     process::{Process, StartError, report, stop_on_signals},
     storage::SharedStore,
     telemetry,
+    workflow::cage::run_if_caged,
 };
 use errand_worker::{HealthListener, Worker};
 
@@ -21,8 +22,13 @@ struct Arguments {
     config: Option<PathBuf>,
 }
 
+fn main() -> ExitCode {
+    run_if_caged();
+    start()
+}
+
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn start() -> ExitCode {
     let arguments = Arguments::parse();
     telemetry::init();
     report(run(arguments).await)
@@ -30,12 +36,13 @@ async fn main() -> ExitCode {
 
 async fn run(arguments: Arguments) -> Result<(), StartError> {
     let stop = stop_on_signals();
-    let Process { config, store, clock } = Process::start(arguments.config.as_deref()).await?;
-    if let Some(address) = config.worker.listen {
+    let Process { config, store, clock, cages } =
+        Process::start(arguments.config.as_deref()).await?;
+    for address in config.worker.listen.into_iter().chain(config.telemetry.metrics_listen) {
         let health = HealthListener::bind(address).await;
         let health = health.map_err(|error| StartError::Other(telemetry::chain(&error)))?;
         tokio::spawn(health.serve(SharedStore::clone(&store)));
     }
-    Worker::new(&config, store, clock).run(stop).await;
+    Worker::new(&config, store, clock, cages).run(stop).await;
     Ok(())
 }

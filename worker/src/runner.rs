@@ -23,6 +23,10 @@ pub(crate) async fn run(config: &WorkerConfig, context: Arc<Context>, stop: Canc
         let (leases, id, length) = (context.leases.clone(), context.id, config.lease);
         async move { leases.keep(id, length).await }
     });
+    let watching = tokio::spawn({
+        let (leases, id) = (context.leases.clone(), context.id);
+        async move { leases.watch(id).await }
+    });
     let rescuing = tokio::spawn(claims::rescue(Arc::clone(&context), config.lease));
     let keeping_alive = tokio::spawn(keep_alive(Arc::clone(&context)));
     tracing::info!(worker.id = %context.id, concurrency = config.concurrency, "worker started");
@@ -49,6 +53,7 @@ pub(crate) async fn run(config: &WorkerConfig, context: Arc<Context>, stop: Canc
         tracing::warn!("some jobs did not reach a record in time and are given back");
     }
     renewing.abort();
+    watching.abort();
     rescuing.abort();
     keeping_alive.abort();
     context.sessions.finish_refreshes().await;

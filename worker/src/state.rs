@@ -3,16 +3,21 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use errand_shared::{
+    config::Limits,
     storage::ClaimedJob,
     time::Timestamp,
     workflow::{CHECKPOINT_FORMAT, Call, Checkpoint},
 };
 use serde::{Deserialize, Serialize};
 
+use crate::workflows::{Ready, WorkflowDigest};
+
 /// The workflow's checkpoint, and how far the calls are that it wants.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct State {
     format: u32,
+    /// Of the document that the checkpoint belongs to.
+    digest: WorkflowDigest,
     pub(crate) checkpoint: Checkpoint,
     /// By the id of the call.
     calls: BTreeMap<u64, CallState>,
@@ -42,6 +47,9 @@ pub(crate) enum StateError {
     /// Written by a newer release, which has since been taken back.
     #[error("its checkpoint has format {0}, which this release does not know")]
     Format(u32),
+    /// Of another document than the job's.
+    #[error("its checkpoint belongs to another document")]
+    Foreign,
     /// Not a state at all.
     #[error("its checkpoint cannot be read")]
     Unreadable(#[from] serde_json::Error),
@@ -49,7 +57,13 @@ pub(crate) enum StateError {
 
 impl State {
     /// Reads the job's state; a new one before its first step.
-    pub(crate) fn read(job: &ClaimedJob) -> Result<Self, StateError> {
+    ///
+    /// A job that had faulted was let go on by its user, or it would not have been claimed.
+    pub(crate) fn read(
+        job: &ClaimedJob,
+        document: &Ready,
+        limits: &Limits,
+    ) -> Result<Self, StateError> {
         #[derive(Deserialize)]
         struct Format {
             format: u32,
@@ -58,6 +72,7 @@ impl State {
             let id = job.lease.job_id.to_string();
             return Ok(Self {
                 format: CHECKPOINT_FORMAT,
+                digest: document.digest,
                 checkpoint: Checkpoint::start(id, job.input.clone(), job.claimed_at),
                 calls: BTreeMap::new(),
                 evaluated: Duration::ZERO,
@@ -67,7 +82,18 @@ impl State {
         if format != CHECKPOINT_FORMAT {
             return Err(StateError::Format(format));
         }
-        Ok(serde_json::from_slice(written)?)
+        let mut state: Self = serde_json::from_slice(written)?;
+        if state.digest != document.digest {
+            return Err(StateError::Foreign);
+        }
+        if state.checkpoint.retry() {
+            state.calls.clear();
+        }
+        // It faulted because of this.
+        if state.evaluated > limits.evaluation_per_job {
+            state.evaluated = Duration::ZERO;
+        }
+        Ok(state)
     }
 
     pub(crate) fn to_bytes(&self) -> Vec<u8> {

@@ -13,7 +13,7 @@ use axum::{
 };
 use errand_shared::{
     identity::Principal,
-    jobs::{EventPosition, JobEvent, NotAPosition},
+    jobs::{EventKind, EventPosition, JobEvent, NotAPosition},
     storage::AUDIT_PAGE,
     telemetry::chain,
     time::Timestamp,
@@ -140,7 +140,7 @@ impl News {
                 _ => news.wait().await?,
             };
             news.after = events.last().map_or(news.after, |last| last.position);
-            let ended = events.iter().any(JobEvent::is_final);
+            let ended = has_ended(&events);
             Some((stream::iter(events.into_iter().map(message)), ((!ended).then_some(news), None)))
         });
         let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
@@ -169,6 +169,12 @@ impl News {
             }
         }
     }
+}
+
+/// Whether the last thing that happened to the job is its end: after a fault it may go on.
+fn has_ended(events: &[JobEvent]) -> bool {
+    let of_job = |event: &&JobEvent| event.is_final() || event.kind == EventKind::Retried.as_str();
+    events.iter().rev().find(of_job).is_some_and(JobEvent::is_final)
 }
 
 fn message(event: JobEvent) -> Event {

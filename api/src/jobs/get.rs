@@ -77,9 +77,17 @@ impl<S: Send + Sync> FromRequestParts<S> for JobId {
 
 pub(super) async fn load(state: &AppState, id: Uuid, owner: &Principal) -> Result<Job, Problem> {
     let job = state.store.job(id, owner).await.map_err(|error| refusal::unstored(&error))?;
-    let mut job = job.ok_or_else(unknown)?;
+    complete(state, job.ok_or_else(unknown)?, owner).await
+}
+
+/// Adds what only the document of a job says.
+pub(super) async fn complete(
+    state: &AppState,
+    mut job: Job,
+    owner: &Principal,
+) -> Result<Job, Problem> {
     if job.status == JobStatus::Suspended && job.suspension.is_none() {
-        job.suspension = revoked(state, id, owner).await?;
+        job.suspension = revoked(state, job.id, owner).await?;
     }
     Ok(job)
 }
@@ -105,7 +113,7 @@ async fn revoked(
 }
 
 /// The same for a job that never was and for somebody else's.
-fn unknown() -> Problem {
+pub(crate) fn unknown() -> Problem {
     Problem::not_found("You have no job with this id.")
 }
 

@@ -19,8 +19,9 @@ use uuid::Uuid;
 /// When a client that polls may look again.
 const POLL_AFTER_SECONDS: &str = "1";
 
+/// All of a job but its output, which may be large.
 #[derive(Debug, Serialize)]
-pub(super) struct Representation {
+pub(super) struct Listed {
     id: Uuid,
     status: JobStatus,
     definition: DefinitionName,
@@ -35,11 +36,17 @@ pub(super) struct Representation {
     started_at: Option<Timestamp>,
     updated_at: Timestamp,
     finished_at: Option<Timestamp>,
-    output: Option<Value>,
     error: Option<Value>,
     warnings: Vec<String>,
     suspension: Option<Suspension>,
     links: Links,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Representation {
+    #[serde(flatten)]
+    job: Listed,
+    output: Option<Value>,
 }
 
 #[derive(Debug, Serialize)]
@@ -66,10 +73,19 @@ struct Links {
     this: String,
     events: String,
     calls: String,
+    cancel: String,
     resume: String,
+    retry: String,
 }
 
 impl Representation {
+    pub(super) fn new(mut job: Job, public_url: &str) -> Self {
+        let output = job.output.take();
+        Self { job: Listed::new(job, public_url), output }
+    }
+}
+
+impl Listed {
     pub(super) fn new(job: Job, public_url: &str) -> Self {
         let this = location(public_url, job.id);
         let resume = format!("{this}/resume");
@@ -91,7 +107,6 @@ impl Representation {
             started_at: job.started_at,
             updated_at: job.updated_at,
             finished_at: job.finished_at,
-            output: job.output,
             error: job.error,
             warnings: job.warnings,
             suspension: job.suspension.map(|suspension| Suspension {
@@ -107,6 +122,8 @@ impl Representation {
             links: Links {
                 events: format!("{this}/events"),
                 calls: format!("{this}/calls"),
+                cancel: format!("{this}/cancel"),
+                retry: format!("{this}/retry"),
                 this,
                 resume,
             },
@@ -130,8 +147,21 @@ pub(super) fn accepted(job: Job, public_url: &str) -> Response {
         (header::LOCATION, location(public_url, job.id)),
         (header::RETRY_AFTER, POLL_AFTER_SECONDS.to_owned()),
         (header::ETAG, etag(&job)),
+        (header::CACHE_CONTROL, "no-store".to_owned()),
     ];
     (StatusCode::ACCEPTED, headers, Json(Representation::new(job, public_url))).into_response()
+}
+
+#[derive(Debug, Serialize)]
+struct Jobs {
+    jobs: Vec<Representation>,
+}
+
+/// `202`: all of them are durable and go on without the client.
+pub(super) fn all_accepted(jobs: Vec<Job>, public_url: &str) -> Response {
+    let headers = [(header::RETRY_AFTER, POLL_AFTER_SECONDS), (header::CACHE_CONTROL, "no-store")];
+    let jobs = jobs.into_iter().map(|job| Representation::new(job, public_url)).collect();
+    (StatusCode::ACCEPTED, headers, Json(Jobs { jobs })).into_response()
 }
 
 /// `200` with the job.

@@ -7,7 +7,13 @@ use errand_shared::{
     jobs::{Callback, EventKind},
     sessions::Preflight,
     time::Timestamp,
-    workflow::{Problem, Workflow, check, duration::parse_iso8601},
+    workflow::{
+        CheckError, Problem, Workflow,
+        cage::{Cages, Interrupted},
+        check, check_submitted,
+        duration::parse_iso8601,
+        registry::{Registered, Registry},
+    },
 };
 use serde_json::{Map, Value};
 use url::Url;
@@ -19,6 +25,7 @@ const DEFAULT_DEADLINE: Duration = Duration::from_hours(30 * 24);
 const ALLOCATE: &str = "AllocateForMe";
 
 const MAX_SESSION_KEY: usize = 200;
+const MAX_PRIORITY: u8 = 100;
 const MAX_TAGS: usize = 32;
 const MAX_TAG_NAME: usize = 64;
 const MAX_TAG_VALUE: usize = 256;
@@ -34,6 +41,7 @@ pub(super) struct Request {
     pub(super) session_key: Option<String>,
     pub(super) run_at: Option<Timestamp>,
     pub(super) deadline: Duration,
+    pub(super) priority: u8,
     pub(super) tags: BTreeMap<String, String>,
     pub(super) preflight: Preflight,
     pub(super) callback: Option<Callback>,
@@ -43,45 +51,56 @@ impl Request {
     /// Reads a body; the problems' pointers lead into it.
     pub(super) fn read(
         body: Value,
-        limits: &Limits,
-        apis: &DownstreamApis,
+        documents: &Documents<'_>,
         webhooks: &WebhooksConfig,
-        inline: bool,
         now: Timestamp,
-    ) -> Result<Self, Vec<Problem>> {
+    ) -> Result<Self, CheckError> {
         let Value::Object(members) = body else {
-            return Err(vec![problem("", "Expected an object.")]);
+            return Err(CheckError::Problems(vec![problem("", "Expected an object.")]));
         };
+        let limits = documents.limits;
         let mut reader = Reader { members, problems: Vec::new() };
         let definition = reader.take("definition");
-        let workflow = reader.workflow(definition.as_ref(), limits, apis, inline);
+        let found = reader.workflow(definition, documents)?;
         let input = reader.take("input").unwrap_or_else(|| Value::Object(Map::new()));
         let session_key = reader.session_key();
         let run_at = reader.run_at();
         let deadline = reader.deadline(limits);
+        let priority = reader.priority();
         let tags = reader.tags();
         let preflight = reader.preflight();
         let callback = reader.callback(webhooks);
         if run_at.is_some_and(|run_at| run_at >= now + deadline) {
             reader.refuse("/run_at", "Expected a time before the deadline.");
         }
-        reader.only("priority", &0.into(), "Only 0 is supported yet.");
         reader.no_more();
-        match (workflow, definition) {
-            (Some(workflow), Some(definition)) if reader.problems.is_empty() => Ok(Self {
+        match found {
+            Some((workflow, definition)) if reader.problems.is_empty() => Ok(Self {
                 workflow,
                 definition,
                 input,
                 session_key,
                 run_at,
                 deadline,
+                priority,
                 tags,
                 preflight,
                 callback,
             }),
-            _ => Err(reader.problems),
+            _ => Err(CheckError::Problems(reader.problems)),
         }
     }
+}
+
+/// Which documents may run, and how clients' ones are checked.
+#[derive(Debug)]
+pub(super) struct Documents<'s> {
+    pub(super) registry: &'s Registry,
+    /// May clients post documents of their own?
+    pub(super) inline: bool,
+    pub(super) limits: &'s Limits,
+    pub(super) apis: &'s DownstreamApis,
+    pub(super) cages: &'s Cages,
 }
 
 struct Reader {
@@ -99,38 +118,77 @@ impl Reader {
         self.problems.push(problem(pointer, detail));
     }
 
+    /// The document to run: the one that is sent, or the registered one that is named.
     fn workflow(
         &mut self,
-        definition: Option<&Value>,
-        limits: &Limits,
-        apis: &DownstreamApis,
-        inline: bool,
-    ) -> Option<Workflow> {
+        definition: Option<Value>,
+        documents: &Documents<'_>,
+    ) -> Result<Option<(Workflow, Value)>, Interrupted> {
+        let Documents { registry, inline, limits, apis, cages } = *documents;
         let Some(definition) = definition else {
             self.refuse("/definition", "`definition` is required: a workflow document.");
-            return None;
+            return Ok(None);
         };
-        if definition.get("document").is_none() && definition.get("name").is_some() {
-            self.refuse(
-                "/definition",
-                "Registered workflows are not supported yet; send the document.",
-            );
-            return None;
-        }
-        if !inline {
-            self.refuse("/definition", "Documents of clients are switched off here.");
-            return None;
-        }
-        match check(definition, limits, Some(apis)) {
-            Ok(workflow) => Some(workflow),
-            Err(problems) => {
+        let checked = if definition.get("document").is_none() && definition.get("name").is_some() {
+            match self.registered(&definition, registry) {
+                // Its expressions were compiled when it was registered.
+                Some(registered) => {
+                    let definition = registered.definition.clone();
+                    let checked = check(&definition, limits, Some(apis));
+                    checked.map(|workflow| (workflow, definition)).map_err(CheckError::Problems)
+                }
+                None => return Ok(None),
+            }
+        } else if inline {
+            let checked = check_submitted(&definition, limits, Some(apis), cages);
+            checked.map(|workflow| (workflow, definition))
+        } else {
+            let expected =
+                "Only registered workflows run here: name one by `namespace` and `name`.";
+            self.refuse("/definition", expected);
+            return Ok(None);
+        };
+        match checked {
+            Ok(found) => Ok(Some(found)),
+            Err(CheckError::Interrupted(interrupted)) => Err(interrupted),
+            Err(CheckError::Problems(problems)) => {
                 self.problems.extend(problems.into_iter().map(|found| Problem {
                     pointer: format!("/definition{}", found.pointer),
                     detail: found.detail,
                 }));
-                None
+                Ok(None)
             }
         }
+    }
+
+    /// The registered document behind `{"namespace", "name", "version"?}`.
+    fn registered<'r>(&mut self, named: &Value, registry: &'r Registry) -> Option<&'r Registered> {
+        let before = self.problems.len();
+        for name in named.as_object()?.keys() {
+            if !["namespace", "name", "version"].contains(&name.as_str()) {
+                self.refuse(&format!("/definition/{}", token(name)), "Unknown property.");
+            }
+        }
+        let mut text = |name: &str, is_required: bool| {
+            let value = named.get(name).filter(|value| !value.is_null());
+            if value.map_or(is_required, |value| !value.is_string()) {
+                self.refuse(&format!("/definition/{name}"), "Expected a text.");
+            }
+            value.and_then(Value::as_str)
+        };
+        let (namespace, name) = (text("namespace", true), text("name", true));
+        let version = text("version", false);
+        if self.problems.len() > before {
+            return None;
+        }
+        let (namespace, name) = (namespace?, name?);
+        let found = registry.find(namespace, name, version);
+        if found.is_none() {
+            let version = version.map(|version| format!(" {version}")).unwrap_or_default();
+            let detail = format!("There is no registered workflow `{namespace}/{name}`{version}.");
+            self.refuse("/definition", detail);
+        }
+        found
     }
 
     fn session_key(&mut self) -> Option<String> {
@@ -183,6 +241,18 @@ impl Reader {
         }
     }
 
+    fn priority(&mut self) -> u8 {
+        let Some(priority) = self.take("priority") else { return 0 };
+        let number = priority.as_u64().and_then(|number| u8::try_from(number).ok());
+        number.filter(|number| *number <= MAX_PRIORITY).unwrap_or_else(|| {
+            self.refuse(
+                "/priority",
+                format!("Expected a whole number from 0 to {MAX_PRIORITY}; greater goes first."),
+            );
+            0
+        })
+    }
+
     fn tags(&mut self) -> BTreeMap<String, String> {
         let tags = match self.take("tags") {
             None => return BTreeMap::new(),
@@ -196,14 +266,17 @@ impl Reader {
         for (name, value) in tags {
             match value {
                 Value::String(value)
-                    if (1..=MAX_TAG_NAME).contains(&name.len()) && value.len() <= MAX_TAG_VALUE =>
+                    if (1..=MAX_TAG_NAME).contains(&name.len())
+                        && value.len() <= MAX_TAG_VALUE
+                        && !name.contains('\0')
+                        && !value.contains('\0') =>
                 {
                     read.insert(name, value);
                 }
                 _ => {
                     let expected = format!(
                         "Expected a text of at most {MAX_TAG_VALUE} bytes under a name of at most \
-                         {MAX_TAG_NAME}."
+                         {MAX_TAG_NAME}, without U+0000."
                     );
                     self.refuse(&format!("/tags/{}", token(&name)), expected);
                 }
@@ -237,13 +310,6 @@ impl Reader {
             self.refuse(&format!("/callback/{}", token(&name)), "Unknown property.");
         }
         Some(Callback { url: url?, events: events? })
-    }
-
-    /// A member of the interface that can only be what it is without it.
-    fn only(&mut self, name: &str, expected: &Value, otherwise: &str) {
-        if self.take(name).is_some_and(|value| value != *expected) {
-            self.refuse(&format!("/{name}"), otherwise);
-        }
     }
 
     fn no_more(&mut self) {
@@ -282,14 +348,25 @@ mod tests {
 
     use super::*;
 
-    fn read(body: Value) -> Result<Request, Vec<Problem>> {
+    fn read_with(registry: &Registry, inline: bool, body: Value) -> Result<Request, Vec<Problem>> {
         let webhooks = WebhooksConfig {
             hosts: vec!["hooks.example.com".into()],
             secrets: Vec::new(),
             allow_insecure_http: false,
         };
         let now = Timestamp::from_seconds(1_800_000_000).unwrap();
-        Request::read(body, &Limits::default(), &DownstreamApis::new(), &webhooks, true, now)
+        let (limits, apis) = (Limits::default(), DownstreamApis::new());
+        let cages = Cages::new(&limits);
+        let documents = Documents { registry, inline, limits: &limits, apis: &apis, cages: &cages };
+        match Request::read(body, &documents, &webhooks, now) {
+            Ok(request) => Ok(request),
+            Err(CheckError::Problems(problems)) => Err(problems),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn read(body: Value) -> Result<Request, Vec<Problem>> {
+        read_with(&Registry::default(), true, body)
     }
 
     fn definition() -> Value {
@@ -320,7 +397,7 @@ mod tests {
             "deadline": "P9999D",
             "tags": {"a/b": 1},
             "preflight": "each",
-            "priority": 5,
+            "priority": 101,
             "callback": {"url": "https://example.com", "events": ["started"], "secret": 1},
             "defintion": {}
         }))
@@ -341,6 +418,33 @@ mod tests {
             assert!(pointers.contains(&pointer), "{pointer} in {pointers:?}");
         }
         assert!(pointers.iter().any(|pointer| pointer.starts_with("/definition/document")));
+    }
+
+    #[test]
+    fn a_registered_document_is_named_or_nothing_runs() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("n.json"), definition().to_string()).unwrap();
+        let (limits, apis) = (Limits::default(), DownstreamApis::new());
+        let cages = Cages::new(&limits);
+        let registry = Registry::load(folder.path(), &limits, &apis, &cages).unwrap();
+        let read =
+            |definition: Value| read_with(&registry, false, json!({"definition": definition}));
+        for named in [
+            json!({"namespace": "acme", "name": "n"}),
+            json!({"namespace": "acme", "name": "n", "version": "1.0.0"}),
+        ] {
+            assert_eq!(read(named).unwrap().definition, definition());
+        }
+        for (named, pointer) in [
+            (definition(), "/definition"),
+            (json!({"namespace": "acme", "name": "m"}), "/definition"),
+            (json!({"namespace": "acme", "name": "n", "version": "2.0.0"}), "/definition"),
+            (json!({"name": "n"}), "/definition/namespace"),
+            (json!({"namespace": "acme", "name": 1}), "/definition/name"),
+            (json!({"namespace": "acme", "name": "n", "do": []}), "/definition/do"),
+        ] {
+            assert_eq!(read(named).unwrap_err()[0].pointer, pointer);
+        }
     }
 
     #[test]

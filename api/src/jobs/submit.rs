@@ -1,6 +1,6 @@
 //! `POST /v1/jobs`: 202 once grant and job are durable, and not before.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, to_bytes},
@@ -12,15 +12,22 @@ use errand_shared::{
     config::DownstreamApi,
     identity::Caller,
     jobs::{DefinitionName, Job},
-    sessions::Initiated,
+    metrics,
+    sessions::{Initiated, Preflight},
     storage::{IdempotencyKey, NewJob, Replay, Submission, Submitted},
     telemetry::child_traceparent,
     time::Timestamp,
-    workflow::parse::parse_json,
+    workflow::{CheckError, parse::parse_json},
 };
+use serde_json::Value;
+use tokio::task::block_in_place;
 use uuid::Uuid;
 
-use super::{get::load, representation::accepted, request::Request};
+use super::{
+    get::load,
+    representation::accepted,
+    request::{Documents, Request},
+};
 use crate::{authentication::Authenticated, problem::Problem, refusal, state::AppState};
 
 /// The endpoint, as far as `Idempotency-Key` is concerned.
@@ -30,6 +37,9 @@ const MAX_IDEMPOTENCY_KEY: usize = 255;
 
 /// How long a client may take to send its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// After this a document may be sent again that could not be checked.
+const CHECK_AGAIN_SECONDS: u64 = 10;
 
 /// How often a session that changes under a submission is looked at again.
 const SESSION_ATTEMPTS: usize = 3;
@@ -44,94 +54,183 @@ pub(crate) async fn submit(
     let key = idempotency_key(&headers)?;
     let body = read_body(&headers, body, state.limits.body_bytes).await?;
     let value = parse_json(&body).map_err(|problem| Problem::invalid_body(vec![problem]))?;
-    let AppState { limits, downstream_apis, webhooks, inline, .. } = &*state;
-    let now = state.clock.now();
-    let request = Request::read(value, limits, downstream_apis, webhooks, *inline, now)
-        .map_err(Problem::invalid_body)?;
+    let request = block_in_place(|| read_request(&state, value)).map_err(unread)?;
     let idempotency = key.map(|key| IdempotencyKey { endpoint: ENDPOINT, key, body: &body });
+    let job = match submit_all(&state, &caller, &headers, &[request], idempotency).await? {
+        Stored::New(mut jobs) => jobs.pop().ok_or_else(Problem::internal)?,
+        Stored::Before(ids) => {
+            let id = ids.first().ok_or_else(Problem::internal)?;
+            load(&state, *id, &caller.principal).await?
+        }
+    };
+    Ok(accepted(job, &state.public_url))
+}
+
+/// The jobs of a submission, in its order.
+pub(super) enum Stored {
+    /// These were made.
+    New(Vec<Job>),
+    /// None: these were made before, with the same `Idempotency-Key`.
+    Before(Vec<Uuid>),
+}
+
+/// Reads one job of a body; the problems' pointers lead into it. Expressions are compiled for it:
+/// beside the threads that serve everybody.
+pub(super) fn read_request(state: &AppState, job: Value) -> Result<Request, CheckError> {
+    let AppState { registry, inline, limits, downstream_apis, cages, webhooks, .. } = state;
+    let documents = Documents { registry, inline: *inline, limits, apis: downstream_apis, cages };
+    Request::read(job, &documents, webhooks, state.clock.now())
+}
+
+fn unread(error: CheckError) -> Problem {
+    match error {
+        CheckError::Problems(problems) => Problem::invalid_body(problems),
+        CheckError::Interrupted(_) => too_busy_to_check(),
+    }
+}
+
+pub(super) fn too_busy_to_check() -> Problem {
+    Problem::unavailable(
+        "There is too much to do to check the document's expressions.",
+        CHECK_AGAIN_SECONDS,
+    )
+}
+
+/// Makes a job of each request, all or none, with the rights that they take.
+pub(super) async fn submit_all(
+    state: &AppState,
+    caller: &Caller,
+    headers: &HeaderMap,
+    requests: &[Request],
+    idempotency: Option<IdempotencyKey<'_>>,
+) -> Result<Stored, Problem> {
     if let Some(key) = &idempotency {
         let replay = state.store.find_replay(&caller.principal, key).await;
         match replay.map_err(|error| refusal::unstored(&error))? {
             Replay::New => {}
-            Replay::Same(id) => return answer(&state, id, &caller).await,
+            Replay::Same(ids) => return Ok(Stored::Before(ids)),
             Replay::Different => return Err(Problem::idempotency_key_reused()),
         }
     }
-    let traceparent =
-        child_traceparent(headers.get("traceparent").and_then(|value| value.to_str().ok()));
-    match store(&state, &caller, &request, idempotency, &traceparent).await? {
-        Stored::New(job) => Ok(accepted(*job, &state.public_url)),
-        Stored::Before(id) => answer(&state, id, &caller).await,
-    }
-}
-
-/// Which job a submission made.
-enum Stored {
-    /// This one.
-    New(Box<Job>),
-    /// None: another request with the same key came first.
-    Before(Uuid),
-}
-
-/// Stores the job with its grant.
-async fn store(
-    state: &AppState,
-    caller: &Caller,
-    request: &Request,
-    idempotency: Option<IdempotencyKey<'_>>,
-    traceparent: &str,
-) -> Result<Stored, Problem> {
-    let apis = apis(state, caller, request)?;
-    let name = DefinitionName {
-        namespace: request.workflow.namespace().to_owned(),
-        name: request.workflow.name().to_owned(),
-        version: request.workflow.version().to_owned(),
-    };
-    let id = Uuid::now_v7();
+    let rights = Rights::of(state, caller, requests)?;
+    let parent = headers.get("traceparent").and_then(|value| value.to_str().ok());
+    let traceparents: Vec<String> = requests.iter().map(|_| child_traceparent(parent)).collect();
+    let names: Vec<DefinitionName> = requests.iter().map(name_of).collect();
+    let ids: Vec<Uuid> = requests.iter().map(|_| Uuid::now_v7()).collect();
     for _ in 0..SESSION_ATTEMPTS {
-        // Kept until the job is stored: others who want the same session wait for it.
-        let initiated = if apis.is_empty() {
-            None
-        } else {
-            let key = request.session_key.as_deref();
-            let initiating = state.sessions.initiate(caller, key, &apis, request.preflight);
-            let refused = |error| refusal::uninitiated(&error, caller, &state.identity);
-            Some(initiating.await.map_err(refused)?)
-        };
-        let ends_at = initiated.as_ref().and_then(Initiated::ends_at);
-        let warnings = warnings(ends_at, state.clock.now() + request.deadline);
+        // Kept until the jobs are stored: others who want the same sessions wait for it.
+        let initiated = rights.initiate(state, caller).await?;
+        let now = state.clock.now();
+        let warnings: Vec<Vec<String>> = requests
+            .iter()
+            .zip(&rights.of_request)
+            .map(|(request, right)| {
+                let ends_at = right.and_then(|right| initiated[right].ends_at());
+                warnings(ends_at, now + request.deadline)
+            })
+            .collect();
+        let jobs = requests.iter().enumerate().map(|(at, request)| NewJob {
+            id: ids[at],
+            grant: rights.of_request[at],
+            name: &names[at],
+            definition: &request.definition,
+            input: &request.input,
+            run_at: request.run_at,
+            deadline: request.deadline,
+            priority: request.priority,
+            tags: &request.tags,
+            callback: request.callback.as_ref(),
+            warnings: &warnings[at],
+            total_tasks: request.workflow.total(),
+            traceparent: &traceparents[at],
+        });
         let submission = Submission {
             owner: &caller.principal,
             client: caller.client.as_deref(),
-            grant: initiated.as_ref().map(|initiated| initiated.grant()),
+            grants: initiated.iter().map(Initiated::grant).collect(),
             idempotency,
-            job: NewJob {
-                id,
-                name: &name,
-                definition: &request.definition,
-                input: &request.input,
-                run_at: request.run_at,
-                deadline: request.deadline,
-                tags: &request.tags,
-                callback: request.callback.as_ref(),
-                warnings: &warnings,
-                total_tasks: request.workflow.total(),
-                traceparent,
-            },
+            jobs: jobs.collect(),
         };
         let submitted = state.store.submit(&submission).await;
         match submitted.map_err(|error| refusal::unstored(&error))? {
-            Submitted::Created(job) => {
+            Submitted::Created(jobs) => {
                 state.store.announce();
-                tracing::info!(job.id = %id, "job submitted");
-                return Ok(Stored::New(job));
+                metrics::jobs_submitted(ids.len());
+                match ids.as_slice() {
+                    [id] => tracing::info!(job.id = %id, "job submitted"),
+                    ids => tracing::info!(jobs = ids.len(), "jobs submitted"),
+                }
+                return Ok(Stored::New(jobs));
             }
-            Submitted::Replayed(id) => return Ok(Stored::Before(id)),
+            Submitted::Replayed(ids) => return Ok(Stored::Before(ids)),
             Submitted::KeyReused => return Err(Problem::idempotency_key_reused()),
             Submitted::SessionChanged => {}
         }
     }
     Err(Problem::unavailable("The session is being changed by somebody else.", 1))
+}
+
+fn name_of(request: &Request) -> DefinitionName {
+    DefinitionName {
+        namespace: request.workflow.namespace().to_owned(),
+        name: request.workflow.name().to_owned(),
+        version: request.workflow.version().to_owned(),
+    }
+}
+
+/// The sessions that requests want to act with.
+struct Rights<'a> {
+    /// In the order of their keys, which is the same in every submission: whoever waits for one of
+    /// them holds none that comes after it.
+    sessions: Vec<Right<'a>>,
+    /// Which of them each request acts with; none if its document names no API.
+    of_request: Vec<Option<usize>>,
+}
+
+struct Right<'a> {
+    /// The caller's own key; none to allocate one.
+    key: Option<&'a str>,
+    /// Each once, in the order in which the documents name them.
+    apis: Vec<&'a DownstreamApi>,
+    preflight: Preflight,
+}
+
+impl<'a> Rights<'a> {
+    fn of(state: &'a AppState, caller: &Caller, requests: &'a [Request]) -> Result<Self, Problem> {
+        let mut by_key: BTreeMap<Option<&str>, Right<'a>> = BTreeMap::new();
+        let mut keys = Vec::with_capacity(requests.len());
+        for request in requests {
+            let named = apis(state, caller, request)?;
+            let key = request.session_key.as_deref();
+            keys.push((!named.is_empty()).then_some(key));
+            if named.is_empty() {
+                continue;
+            }
+            let preflight = Preflight::First;
+            let right = by_key.entry(key).or_insert(Right { key, apis: Vec::new(), preflight });
+            for api in named {
+                if !right.apis.iter().any(|known| known.name == api.name) {
+                    right.apis.push(api);
+                }
+            }
+            if request.preflight == Preflight::All {
+                right.preflight = Preflight::All;
+            }
+        }
+        let order: Vec<Option<&str>> = by_key.keys().copied().collect();
+        let of_request = keys.into_iter().map(|key| order.binary_search(&key?).ok()).collect();
+        Ok(Self { sessions: by_key.into_values().collect(), of_request })
+    }
+
+    async fn initiate(&self, state: &AppState, caller: &Caller) -> Result<Vec<Initiated>, Problem> {
+        let mut initiated = Vec::with_capacity(self.sessions.len());
+        for Right { key, apis, preflight } in &self.sessions {
+            let initiating = state.sessions.initiate(caller, *key, apis, *preflight).await;
+            let refused = |error| refusal::uninitiated(&error, caller, &state.identity);
+            initiated.push(initiating.map_err(refused)?);
+        }
+        Ok(initiated)
+    }
 }
 
 /// Returns the APIs that the document names, in its order; the caller must be allowed to name each.
@@ -166,12 +265,7 @@ fn warnings(sign_in_ends_at: Option<Timestamp>, deadline: Timestamp) -> Vec<Stri
     warning.into_iter().collect()
 }
 
-async fn answer(state: &AppState, id: Uuid, caller: &Caller) -> Result<Response, Problem> {
-    let job = load(state, id, &caller.principal).await?;
-    Ok(accepted(job, &state.public_url))
-}
-
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let mut values = headers.get_all("idempotency-key").iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
@@ -182,7 +276,11 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     key.map(Some).ok_or_else(|| Problem::invalid_request(expected))
 }
 
-async fn read_body(headers: &HeaderMap, body: Body, limit: usize) -> Result<Vec<u8>, Problem> {
+pub(super) async fn read_body(
+    headers: &HeaderMap,
+    body: Body,
+    limit: usize,
+) -> Result<Vec<u8>, Problem> {
     let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = media_type.and_then(|value| value.split(';').next()).map(str::trim);
     if !essence.is_some_and(|essence| essence.eq_ignore_ascii_case("application/json")) {

@@ -1,11 +1,9 @@
 //! Everything in one process, for a first look: simulated tenant and partner API, API, worker.
 
-mod client;
 mod configuration;
 mod curl;
 mod data_folder;
 mod documents;
-mod progress;
 
 use std::{error::Error, io, sync::Arc};
 
@@ -17,18 +15,20 @@ use errand_shared::{
     storage::{self, SharedStore},
     telemetry::chain,
     time::{SharedClock, SystemClock},
+    workflow::cage::Cages,
 };
 use errand_simulator::{Description, Options, Simulator};
 use errand_worker::Worker;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use self::{
+use self::{configuration::configuration, data_folder::DataFolder};
+use crate::{
     client::{Client, ClientError},
-    configuration::configuration,
-    data_folder::DataFolder,
+    error::CommandError,
+    output,
     progress::Progress,
+    serve,
 };
-use crate::{error::CommandError, output, serve};
 
 /// The demo user, whom the simulated tenant signs in without asking.
 const USER: &str = "alice";
@@ -92,10 +92,12 @@ async fn open(folder: &DataFolder, config: &Config) -> Result<(Api, Worker), Com
         .await
         .map_err(|error| folder.unusable(&chain(&error)))?;
     let clock: SharedClock = Arc::new(SystemClock);
-    let api = Api::bind(config, SharedStore::clone(&store), SharedClock::clone(&clock))
+    let cages = Arc::new(Cages::new(&config.limits));
+    let shared = (SharedStore::clone(&store), SharedClock::clone(&clock), Arc::clone(&cages));
+    let api = Api::bind(config, shared.0, shared.1, shared.2)
         .await
         .map_err(|error| bind_error(&error, config.api.listen.port()))?;
-    Ok((api, Worker::new(config, store, clock)))
+    Ok((api, Worker::new(config, store, clock, cages)))
 }
 
 fn bind_error(error: &BindError, port: u16) -> CommandError {
@@ -114,7 +116,8 @@ async fn show_job(client: &Client) -> Result<Value, CommandError> {
     output::note(&format!(
         "\nFor {USER}: GET api/process/data, wait 5 seconds, POST api/process/complete"
     ));
-    let submitted = client.submit(&documents::process_data()).await.map_err(failed)?;
+    let submitted =
+        client.submit(&json!({ "definition": documents::process_data() })).await.map_err(failed)?;
     let id = submitted["id"].as_str().unwrap_or_default();
     output::note(&format!("Job {id}"));
     let mut progress = Progress::begin(&submitted);

@@ -12,12 +12,17 @@ pub(super) fn read(section: &Section) -> Limits {
     let limits = Limits {
         body_bytes: size("body_bytes", default.body_bytes),
         tasks: size("tasks", default.tasks),
-        // Documents and checkpoints are read recursively.
-        nesting: section.number("nesting", 1..=64).unwrap_or(default.nesting),
+        // A checkpoint is six JSON levels a list of tasks, and what reads it allows 128.
+        nesting: section.number("nesting", 1..=20).unwrap_or(default.nesting),
         expression_bytes: size("expression_bytes", default.expression_bytes),
+        branches: size("branches", default.branches),
+        loop_items: size("loop_items", default.loop_items),
         task_starts: count("task_starts", default.task_starts),
         calls: count("calls", default.calls),
         checkpoint_bytes: size("checkpoint_bytes", default.checkpoint_bytes),
+        evaluation_cpu_seconds: section
+            .number("evaluation_cpu_seconds", 1..=10)
+            .unwrap_or(default.evaluation_cpu_seconds),
         evaluation_per_job: section
             .seconds("evaluation_seconds_per_job", 1..=86_400)
             .unwrap_or(default.evaluation_per_job),
@@ -26,10 +31,6 @@ pub(super) fn read(section: &Section) -> Limits {
             .unwrap_or(default.max_deadline),
         streams_per_user: size("streams_per_user", default.streams_per_user),
     };
-    // Bounds of parts that do not exist yet.
-    for key in ["branches", "loop_items", "evaluation_cpu_seconds"] {
-        count(key, 1);
-    }
     section.finish();
     limits
 }

@@ -12,7 +12,7 @@ use super::{
     report::Report,
     section::Section,
     spelling::Spelling,
-    webhooks, worker, workflows,
+    telemetry, webhooks, worker, workflows,
 };
 
 impl Config {
@@ -74,6 +74,7 @@ fn read(root: &Section, platform: &Platform) -> Option<Config> {
     let webhooks = webhooks::read(&root.section("webhooks"), allow_insecure_http);
     let workflows = workflows::read(&root.section("workflows"));
     let limits = limits::read(&root.section("limits"));
+    let telemetry = telemetry::read(&root.section("telemetry"));
     not_yet::check(root);
     root.finish();
     Some(Config {
@@ -87,6 +88,7 @@ fn read(root: &Section, platform: &Platform) -> Option<Config> {
         webhooks,
         workflows,
         limits,
+        telemetry,
         warnings: Vec::new(),
     })
 }

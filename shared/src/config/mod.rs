@@ -23,6 +23,7 @@ mod report;
 mod secret;
 mod section;
 mod spelling;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 mod webhooks;
@@ -62,6 +63,8 @@ pub struct Config {
     pub workflows: WorkflowsConfig,
     /// `[limits]`
     pub limits: Limits,
+    /// `[telemetry]`
+    pub telemetry: TelemetryConfig,
     /// What is accepted but deserves a word in the log, e.g. an unknown key inside `AzureAd`.
     pub warnings: Vec<String>,
 }
@@ -341,9 +344,18 @@ pub struct WebhooksConfig {
     pub allow_insecure_http: bool,
 }
 
+/// What an operator can measure.
+#[derive(Debug, Clone)]
+pub struct TelemetryConfig {
+    /// `metrics_listen`: where `/metrics` is answered instead of on `listen` of the API; default `""`.
+    pub metrics_listen: Option<SocketAddr>,
+}
+
 /// Which workflows may run.
 #[derive(Debug, Clone)]
 pub struct WorkflowsConfig {
+    /// `directory`, default `workflows`: where the registered ones are.
+    pub directory: PathBuf,
     /// `inline`, default true: may clients post documents of their own?
     pub inline: bool,
 }
@@ -359,12 +371,18 @@ pub struct Limits {
     pub nesting: usize,
     /// `expression_bytes`, default 4,096: of one expression.
     pub expression_bytes: usize,
+    /// `branches`, default 32: of one fork.
+    pub branches: usize,
+    /// `loop_items`, default 1,000: of one loop.
+    pub loop_items: usize,
     /// `task_starts`, default 100,000: in one job.
     pub task_starts: u64,
     /// `calls`, default 20,000: in one job.
     pub calls: u64,
     /// `checkpoint_bytes`, default 1 MiB.
     pub checkpoint_bytes: usize,
+    /// `evaluation_cpu_seconds`, default 2: of one child process, for expressions of one step.
+    pub evaluation_cpu_seconds: u64,
     /// `evaluation_seconds_per_job`, default 30: for all steps of one job together.
     pub evaluation_per_job: Duration,
     /// `max_deadline`, default `P400D`.
@@ -380,9 +398,12 @@ impl Default for Limits {
             tasks: 200,
             nesting: 16,
             expression_bytes: 4_096,
+            branches: 32,
+            loop_items: 1_000,
             task_starts: 100_000,
             calls: 20_000,
             checkpoint_bytes: 1_048_576,
+            evaluation_cpu_seconds: 2,
             evaluation_per_job: Duration::from_secs(30),
             max_deadline: Duration::from_hours(400 * 24),
             streams_per_user: 10,

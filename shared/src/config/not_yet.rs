@@ -8,17 +8,12 @@ use super::{
     section::Section,
 };
 
-/// `[retention]` and `[telemetry]`.
+/// `[retention]`.
 pub(super) fn check(root: &Section) {
     let retention = root.section("retention");
     retention.only("finished_days", 30);
     retention.only("session_grace_minutes", 60);
     retention.finish();
-
-    let telemetry = root.section("telemetry");
-    telemetry.refuse("otlp_endpoint");
-    telemetry.refuse("metrics_listen");
-    telemetry.finish();
 }
 
 impl Section<'_> {

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config::{Dialect, DownstreamApi, IdentityConfig},
-    http,
+    http, metrics,
     time::SharedClock,
 };
 
@@ -136,7 +136,11 @@ impl TokenEndpoint {
         request: Request<'_>,
         api: &DownstreamApi,
     ) -> Result<TokenResponse, TokenFailure> {
-        self.request_as(&request, api).await.map_err(|failed| failed.reported(&request))
+        let answer = self.request_as(&request, api).await;
+        let answer = answer.map_err(|failed| failed.reported(&request));
+        let failed = answer.as_ref().err().map(|failure| &failure.decision);
+        metrics::token_request(request.grant.kind().is_exchange(), failed);
+        answer
     }
 
     async fn request_as(

@@ -48,3 +48,18 @@ pub enum CallOutcome {
     /// The worker went away; nobody knows whether it was sent.
     Interrupted,
 }
+
+impl CallOutcome {
+    /// The word in SQL and JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::UnusableAnswer => "unusable_answer",
+            Self::NotConnected => "not_connected",
+            Self::TimedOut => "timed_out",
+            Self::ConnectionLost => "connection_lost",
+            Self::Interrupted => "interrupted",
+            Self::Aborted => "aborted",
+        }
+    }
+}

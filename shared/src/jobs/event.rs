@@ -36,8 +36,10 @@ pub enum EventKind {
     Completed,
     /// The end, with an `error` of some `status`.
     Faulted,
-    /// The end, by the user.
+    /// The end, by the user or an operator.
     Cancelled,
+    /// Its user lets it go on after a fault.
+    Retried,
     /// The user's token was exchanged for a grant with `scopes`.
     Exchanged,
     /// A new access token with `scopes` was issued for the grant.
@@ -64,6 +66,7 @@ impl EventKind {
             Self::Completed => "completed",
             Self::Faulted => "faulted",
             Self::Cancelled => "cancelled",
+            Self::Retried => "retried",
             Self::Exchanged => "exchanged",
             Self::Refreshed => "refreshed",
             Self::Stopped => "stopped",

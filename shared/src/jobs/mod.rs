@@ -23,7 +23,7 @@ pub use self::{
 use crate::{time::Timestamp, workflow::Progress};
 
 /// A job as its owner may see it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Job {
     /// UUID, version 7.
     pub id: Uuid,

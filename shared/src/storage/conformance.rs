@@ -4,6 +4,7 @@
 
 mod audit;
 mod gates;
+mod own_jobs;
 mod rotation;
 mod webhooks;
 
@@ -12,7 +13,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::json;
 use uuid::Uuid;
 
-use self::{audit::*, gates::*, rotation::*, webhooks::*};
+use self::{audit::*, gates::*, own_jobs::*, rotation::*, webhooks::*};
 use super::*;
 use crate::{
     config::EncryptionKey,
@@ -31,6 +32,7 @@ struct TestStore {
     database: DatabaseConfig,
     /// Of the jobs it submits.
     callback: Option<Callback>,
+    priority: u8,
     _folder: Option<tempfile::TempDir>,
 }
 
@@ -74,7 +76,7 @@ impl TestStore {
     async fn open(url: String, folder: Option<tempfile::TempDir>) -> Self {
         let database = DatabaseConfig { url: url.into(), listen: true, prepared_statements: true };
         let store = open(&database, &ring(&["a"])).await.unwrap();
-        Self { store, database, callback: None, _folder: folder }
+        Self { store, database, callback: None, priority: 0, _folder: folder }
     }
 
     /// The same database, opened with other keys.
@@ -103,7 +105,8 @@ impl TestStore {
     /// Submits a job that acts with `grant`, if given.
     async fn submit(&self, owner: &Principal, grant: Option<Grant<'_>>) -> Uuid {
         let (id, submitted) = self.try_submit(owner, grant, None).await;
-        let Submitted::Created(job) = submitted else { panic!("{submitted:?}") };
+        let Submitted::Created(jobs) = submitted else { panic!("{submitted:?}") };
+        let [job] = jobs.as_slice() else { panic!("{jobs:?}") };
         assert_eq!((job.id, job.status), (id, JobStatus::Pending));
         id
     }
@@ -114,27 +117,68 @@ impl TestStore {
         grant: Option<Grant<'_>>,
         idempotency: Option<IdempotencyKey<'_>>,
     ) -> (Uuid, Submitted) {
+        let grants: Vec<Grant<'_>> = grant.into_iter().collect();
+        let acting = [(!grants.is_empty()).then_some(0)];
         let id = Uuid::now_v7();
+        (id, self.submit_as(owner, grants, idempotency, &acting, &[id]).await)
+    }
+
+    /// Submits a batch whose jobs act with these of the grants.
+    async fn submit_all(
+        &self,
+        owner: &Principal,
+        grants: Vec<Grant<'_>>,
+        idempotency: Option<IdempotencyKey<'_>>,
+        acting: &[Option<usize>],
+    ) -> Result<Vec<Uuid>, Submitted> {
+        let ids: Vec<Uuid> = acting.iter().map(|_| Uuid::now_v7()).collect();
+        match self.submit_as(owner, grants, idempotency, acting, &ids).await {
+            Submitted::Created(jobs) => {
+                assert!(jobs.iter().map(|job| job.id).eq(ids.iter().copied()), "{jobs:?}");
+                Ok(ids)
+            }
+            otherwise => Err(otherwise),
+        }
+    }
+
+    async fn submit_as(
+        &self,
+        owner: &Principal,
+        grants: Vec<Grant<'_>>,
+        idempotency: Option<IdempotencyKey<'_>>,
+        acting: &[Option<usize>],
+        ids: &[Uuid],
+    ) -> Submitted {
         let name = DefinitionName {
             namespace: "acme".into(),
             name: "process-data".into(),
             version: "1.0.0".into(),
         };
-        let job = NewJob {
-            id,
+        let (definition, input) = (json!({"do": []}), json!({"order": 4711}));
+        let tags = BTreeMap::from([("order".to_owned(), "4711".to_owned())]);
+        let jobs = ids.iter().zip(acting).map(|(id, grant)| NewJob {
+            id: *id,
+            grant: *grant,
             name: &name,
-            definition: &json!({"do": []}),
-            input: &json!({"order": 4711}),
+            definition: &definition,
+            input: &input,
             run_at: None,
             deadline: MINUTE,
-            tags: &BTreeMap::from([("order".to_owned(), "4711".to_owned())]),
+            priority: self.priority,
+            tags: &tags,
             callback: self.callback.as_ref(),
             warnings: &[],
             total_tasks: Some(3),
             traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        });
+        let submission = Submission {
+            owner,
+            client: Some("client-1"),
+            grants,
+            idempotency,
+            jobs: jobs.collect(),
         };
-        let submission = Submission { owner, client: Some("client-1"), grant, idempotency, job };
-        (id, self.store.submit(&submission).await.unwrap())
+        self.store.submit(&submission).await.unwrap()
     }
 
     async fn get(&self, id: Uuid, owner: &Principal) -> Job {
@@ -643,11 +687,13 @@ async fn an_idempotency_key_makes_one_job(store: TestStore) {
         .collect();
     assert_eq!(created.len(), 1);
     for (id, submitted) in submitted {
-        let replayed = matches!(submitted, Submitted::Replayed(job) if job == created[0]);
-        assert!(id == created[0] || replayed);
+        assert!(id == created[0] || submitted == Submitted::Replayed(created.clone()));
     }
     assert_eq!(store.claim(Uuid::now_v7(), 10, MINUTE).await.unwrap().len(), 1);
-    assert_eq!(store.find_replay(&alice(), &key(b"a")).await.unwrap(), Replay::Same(created[0]));
+    assert_eq!(
+        store.find_replay(&alice(), &key(b"a")).await.unwrap(),
+        Replay::Same(created.clone())
+    );
     assert_eq!(store.find_replay(&alice(), &key(b"b")).await.unwrap(), Replay::Different);
     let (_, other_body) = store.try_submit(&alice(), None, Some(key(b"b"))).await;
     assert!(matches!(other_body, Submitted::KeyReused));
@@ -739,6 +785,14 @@ on_both! {
     suspension_and_return_are_told_in_pairs
     the_jobs_of_a_session_are_told_what_becomes_of_its_grant
     calls_are_recorded_with_what_follows_them
+    jobs_are_listed_newest_first_by_what_is_asked_for
+    a_cancelled_job_is_nobodys_to_go_on_with
+    a_faulted_job_goes_on_from_where_it_was
+    a_deleted_job_leaves_nothing
+    a_batch_is_all_or_nothing
+    a_priority_orders_its_owners_jobs_and_no_others
+    an_operator_sees_the_jobs_of_a_tenant
+    the_backlog_is_counted
     a_callback_is_told_what_it_asked_for
     a_delivery_is_tried_by_one_at_a_time
     a_rotation_leaves_nothing_under_a_former_key

@@ -15,6 +15,7 @@ mod cipher;
 mod conformance;
 mod gates;
 mod grants;
+mod own_jobs;
 mod own_sessions;
 mod postgres;
 mod queue;
@@ -36,8 +37,9 @@ pub use self::{
         Abandoned, Grants, HeldGrant, HeldToken, IdleGrant, NewAccessToken, RefreshStart,
         SessionState,
     },
+    own_jobs::{Change, JobFilter, OwnJobs, Page, TenantJob, TenantJobs},
     own_sessions::{OwnSessions, SessionView},
-    queue::{ClaimedJob, Lease, Next, Queue, Record, Renewed},
+    queue::{Backlog, ClaimedJob, Lease, Next, Queue, Record, Renewed},
     rotation::{Opened, Rotation},
     submissions::{
         Grant, IdempotencyKey, KnownGrant, KnownSession, NewGrant, NewJob, NewTokens, Replay,
@@ -50,7 +52,16 @@ use crate::config::{DatabaseConfig, EncryptionConfig};
 /// A database with its key ring.
 #[async_trait]
 pub trait Store:
-    Submissions + Queue + Grants + Gates + Audit + Webhooks + OwnSessions + Rotation
+    Submissions
+    + OwnJobs
+    + TenantJobs
+    + Queue
+    + Grants
+    + Gates
+    + Audit
+    + Webhooks
+    + OwnSessions
+    + Rotation
 {
     /// Answers if the database does.
     async fn ping(&self) -> Result<(), StoreError>;

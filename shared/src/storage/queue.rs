@@ -1,6 +1,6 @@
 //! What a worker asks of a database: claims, leases and fenced records.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -39,11 +39,17 @@ pub trait Queue: fmt::Debug + Send + Sync {
         lease: Duration,
     ) -> Result<Vec<Renewed>, StoreError>;
 
+    /// Returns the leases that `worker` holds: what is none of them any more was taken away.
+    async fn held(&self, worker: Uuid) -> Result<Vec<Renewed>, StoreError>;
+
     /// Gives back the jobs of workers whose leases ran out; returns how many.
     async fn rescue(&self) -> Result<u64, StoreError>;
 
     /// Gives back everything that `worker` still holds; returns how many.
     async fn release(&self, worker: Uuid) -> Result<u64, StoreError>;
+
+    /// How much there is to do; looks at [`Backlog::MOST`] rows of a kind at most.
+    async fn backlog(&self) -> Result<Backlog, StoreError>;
 
     /// Gives back one job whose worker task ended without a record, and counts the interruption.
     async fn interrupt(&self, lease: &Lease) -> Result<(), StoreError>;
@@ -69,13 +75,27 @@ pub struct Lease {
     pub owner: Principal,
 }
 
-/// A lease that was renewed.
+/// A lease as its worker knows it again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Renewed {
     /// The job.
     pub job_id: Uuid,
     /// The fence.
     pub lease_id: i64,
+}
+
+/// What is unfinished, counted so that it costs the same however much there is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Jobs by status; a lower bound once there are [`Backlog::MOST`].
+    pub jobs: BTreeMap<JobStatus, u64>,
+    /// For how long the oldest due job has been waiting for a worker; none if there is none.
+    pub lag: Option<Duration>,
+}
+
+impl Backlog {
+    /// How many running jobs, and how many others, are counted.
+    pub const MOST: i64 = 10_000;
 }
 
 /// A job in a worker's hands.
@@ -85,11 +105,12 @@ pub struct ClaimedJob {
     pub lease: Lease,
     /// The session it acts with.
     pub session_id: Option<Uuid>,
-    /// Its document, verbatim.
-    pub definition: Value,
+    /// Its document, verbatim: JSON.
+    pub definition: Vec<u8>,
     /// Its input.
     pub input: Value,
-    /// What [`Record::checkpoint`] was last; none before the first.
+    /// What [`Record::checkpoint`] was last; none before the first. That of a fault if its user lets
+    /// it go on after one.
     pub checkpoint: Option<Vec<u8>>,
     /// When it was claimed, by the database's clock.
     pub claimed_at: Timestamp,

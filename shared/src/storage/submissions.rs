@@ -1,4 +1,4 @@
-//! What the API asks of a database: one transaction per submission, and jobs to look at.
+//! What the API asks of a database at a submission, which is one transaction, and at a look at a job.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -31,7 +31,7 @@ pub trait Submissions: fmt::Debug + Send + Sync {
         key: &IdempotencyKey<'_>,
     ) -> Result<Replay, StoreError>;
 
-    /// Writes grant, job and idempotency key in one transaction; durable when it returns.
+    /// Writes grants, jobs and idempotency key in one transaction; durable when it returns.
     ///
     /// A new grant replaces those of its APIs under its key and wakes every suspended job of that
     /// session.
@@ -93,29 +93,30 @@ pub struct IdempotencyKey<'a> {
 }
 
 /// What an `Idempotency-Key` was used for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Replay {
     /// Nothing yet.
     New,
-    /// The same body, which became this job.
-    Same(Uuid),
+    /// The same body, which became these jobs, in its order.
+    Same(Vec<Uuid>),
     /// Another body.
     Different,
 }
 
-/// All that one `POST /v1/jobs` writes.
+/// All that one `POST /v1/jobs` writes, or one `POST /v1/jobs/batch`.
 #[derive(Debug)]
 pub struct Submission<'a> {
-    /// Whose job it is.
+    /// Whose jobs they are.
     pub owner: &'a Principal,
-    /// The application they called with, for the job's events.
+    /// The application that the owner submitted them with, if the token names one.
     pub client: Option<&'a str>,
-    /// The right it will act with; none if its document names no API.
-    pub grant: Option<Grant<'a>>,
+    /// The rights they will act with, each of another session. Two submissions that name the same
+    /// sessions name them in the same order, or they could wait for each other for ever.
+    pub grants: Vec<Grant<'a>>,
     /// The client's `Idempotency-Key`.
     pub idempotency: Option<IdempotencyKey<'a>>,
-    /// The job.
-    pub job: NewJob<'a>,
+    /// The jobs, at least one.
+    pub jobs: Vec<NewJob<'a>>,
 }
 
 /// The right a job will act with.
@@ -156,6 +157,8 @@ pub struct NewTokens {
 pub struct NewJob<'a> {
     /// UUID, version 7.
     pub id: Uuid,
+    /// Which of the submission's grants it will act with; none if its document names no API.
+    pub grant: Option<usize>,
     /// Name of its document.
     pub name: &'a DefinitionName,
     /// Its document, verbatim.
@@ -166,6 +169,8 @@ pub struct NewJob<'a> {
     pub run_at: Option<Timestamp>,
     /// How long it may take, waiting included.
     pub deadline: Duration,
+    /// Among its owner's jobs: greater goes first; from 0.
+    pub priority: u8,
     /// Its submitter's labels.
     pub tags: &'a BTreeMap<String, String>,
     /// Whom to tell of it.
@@ -179,14 +184,14 @@ pub struct NewJob<'a> {
 }
 
 /// What became of a submission.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub enum Submitted {
-    /// It was written, and is this.
-    Created(Box<Job>),
-    /// Another request with the same `Idempotency-Key` and body came first and made this job.
-    Replayed(Uuid),
+    /// They were written, and are these.
+    Created(Vec<Job>),
+    /// Another request with the same `Idempotency-Key` and body came first and made these jobs.
+    Replayed(Vec<Uuid>),
     /// Another request with the same `Idempotency-Key` and another body came first.
     KeyReused,
-    /// The session is no longer active: look again.
+    /// A session is no longer active: look again.
     SessionChanged,
 }

@@ -1,8 +1,9 @@
 //! From a `call: http` task to a request, and from its answer to the task's output.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use http::{HeaderMap, HeaderValue, header::RETRY_AFTER};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -13,6 +14,7 @@ use super::{
     document::{HttpCall, Output},
     headers,
 };
+use crate::{http::retry_after, time::Timestamp};
 
 /// A request that a job wants sent as its user; fixed in the checkpoint before it is sent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -56,6 +58,16 @@ pub struct Response {
     pub headers: Vec<(String, String)>,
     /// Without transfer coding and content coding.
     pub body: Vec<u8>,
+}
+
+impl Response {
+    /// How long the API asks to wait, as [`retry_after`] reads it.
+    pub(super) fn retry_after(&self, now: Timestamp) -> Option<Duration> {
+        let is_asked = |name: &str| name.eq_ignore_ascii_case(RETRY_AFTER.as_str());
+        let (_, value) = self.headers.iter().find(|(name, _)| is_asked(name))?;
+        let value = HeaderValue::from_str(value).ok()?;
+        retry_after(&HeaderMap::from_iter([(RETRY_AFTER, value)]), now)
+    }
 }
 
 /// What of a request depends on expressions, evaluated.

@@ -1,11 +1,12 @@
 //! What a document means, after its check.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde_json::Value;
 
 use super::{
     expressions::{Expression, Template},
+    schema::Schema,
     uri_template::UriTemplate,
 };
 use crate::config::DownstreamApis;
@@ -19,12 +20,16 @@ pub struct Workflow {
     pub(super) namespace: String,
     pub(super) name: String,
     pub(super) version: String,
-    pub(super) input_from: Option<Template>,
-    pub(super) output_as: Option<Template>,
+    pub(super) input: Shaping,
+    pub(super) output: Shaping,
+    /// How long a job may last, from its first step on.
+    pub(super) timeout: Option<Arc<Delay>>,
     pub(super) tasks: Vec<Task>,
     pub(super) apis: Vec<String>,
     /// What it was checked against; `None`: addresses are not decided.
     pub(super) configuration: Option<DownstreamApis>,
+    /// Whether an expression of it runs in a cage.
+    pub(super) is_caged: bool,
 }
 
 impl Workflow {
@@ -48,17 +53,45 @@ impl Workflow {
         &self.apis
     }
 
-    /// How many tasks it has, not counting those that only group others; `None` if it jumps, so that
-    /// nobody can tell how many will run.
+    /// Whether some of its expressions run in a child process, so that a step of it can be
+    /// [`Interrupted`](super::Outcome::Interrupted).
+    pub fn is_caged(&self) -> bool {
+        self.is_caged
+    }
+
+    /// How many tasks it has, not counting those that only group others; `None` if it loops or jumps,
+    /// so that nobody can tell how many will run.
     pub fn total(&self) -> Option<u64> {
-        fn jumps(tasks: &[Task]) -> bool {
-            tasks.iter().any(|task| {
-                matches!(task.then, Then::Task(_))
-                    || matches!(&task.activity, Activity::Do(tasks) if jumps(tasks))
-            })
-        }
         (!jumps(&self.tasks)).then(|| self.tasks.iter().map(Task::leaves).sum())
     }
+}
+
+fn jumps(tasks: &[Task]) -> bool {
+    let leads_away = |then: &Then| matches!(then, Then::Task(_));
+    tasks.iter().any(|task| {
+        leads_away(&task.then)
+            || match &task.activity {
+                Activity::For(_) => true,
+                Activity::Switch(cases) => cases.iter().any(|case| leads_away(&case.then)),
+                Activity::Try(attempt) => {
+                    attempt.then.as_ref().is_some_and(leads_away) || jumps(&attempt.tasks)
+                }
+                Activity::Do(tasks) => jumps(tasks),
+                Activity::Fork(fork) => jumps(&fork.branches),
+                Activity::Call(_) | Activity::Set(_) | Activity::Wait(_) | Activity::Raise(_) => {
+                    false
+                }
+            }
+    })
+}
+
+/// What data goes through at a place: `input`, `output` or `export`.
+#[derive(Debug, Default)]
+pub(super) struct Shaping {
+    /// `from` or `as`.
+    pub(super) template: Option<Template>,
+    /// Of what comes in, or of what `as` gave.
+    pub(super) schema: Option<Schema>,
 }
 
 /// One task of a list.
@@ -66,20 +99,19 @@ impl Workflow {
 pub(super) struct Task {
     pub(super) name: String,
     pub(super) condition: Option<Expression>,
-    pub(super) input_from: Option<Template>,
+    pub(super) input: Shaping,
+    pub(super) timeout: Option<Arc<Delay>>,
     pub(super) activity: Activity,
-    pub(super) output_as: Option<Template>,
-    pub(super) export_as: Option<Template>,
+    pub(super) output: Shaping,
+    pub(super) export: Shaping,
     pub(super) then: Then,
 }
 
 impl Task {
-    /// How many tasks it is, not counting those that only group others.
+    /// How many tasks it is, not counting those that only group others. What a `catch` does is not
+    /// counted: it is the exception.
     pub(super) fn leaves(&self) -> u64 {
-        match &self.activity {
-            Activity::Do(tasks) => tasks.iter().map(Self::leaves).sum(),
-            _ => 1,
-        }
+        self.activity.tasks().map_or(1, |tasks| tasks.iter().map(Self::leaves).sum())
     }
 }
 
@@ -90,6 +122,24 @@ pub(super) enum Activity {
     Call(Box<HttpCall>),
     Set(Template),
     Wait(Delay),
+    For(Box<Loop>),
+    Fork(Fork),
+    Switch(Vec<Case>),
+    Raise(Arc<RaisedError>),
+    Try(Box<Try>),
+}
+
+impl Activity {
+    /// The tasks it groups; none if it does something itself.
+    pub(super) fn tasks(&self) -> Option<&[Task]> {
+        match self {
+            Self::Do(tasks) => Some(tasks),
+            Self::For(repeat) => Some(&repeat.tasks),
+            Self::Fork(fork) => Some(&fork.branches),
+            Self::Try(attempt) => Some(&attempt.tasks),
+            Self::Call(_) | Self::Set(_) | Self::Wait(_) | Self::Switch(_) | Self::Raise(_) => None,
+        }
+    }
 }
 
 /// Where the job goes after a task.
@@ -105,7 +155,104 @@ pub(super) enum Then {
     Task(usize),
 }
 
-/// How long a task waits.
+/// `for`
+#[derive(Debug)]
+pub(super) struct Loop {
+    /// Variable of the item.
+    pub(super) each: String,
+    /// Variable of its index.
+    pub(super) at: String,
+    /// Gives the items: an expression, or an array written out.
+    pub(super) items: Template,
+    /// Asked before each turn.
+    pub(super) condition: Option<Expression>,
+    pub(super) tasks: Vec<Task>,
+}
+
+/// `fork`
+#[derive(Debug)]
+pub(super) struct Fork {
+    pub(super) branches: Vec<Task>,
+    /// Whether the first branch that is done gives the output, and the others are dropped.
+    pub(super) compete: bool,
+}
+
+/// A case of `switch`.
+#[derive(Debug)]
+pub(super) struct Case {
+    /// None: this is what happens if no other case matches.
+    pub(super) when: Option<Expression>,
+    pub(super) then: Then,
+}
+
+/// An error that `raise` describes.
+#[derive(Debug)]
+pub(super) struct RaisedError {
+    /// Gives a string, like the others.
+    pub(super) kind: Template,
+    pub(super) status: u16,
+    pub(super) title: Option<Template>,
+    pub(super) detail: Option<Template>,
+    pub(super) instance: Option<Template>,
+}
+
+/// `try` with its `catch`.
+#[derive(Debug)]
+pub(super) struct Try {
+    pub(super) tasks: Vec<Task>,
+    pub(super) errors: ErrorFilter,
+    /// Variable of the caught error.
+    pub(super) variable: String,
+    pub(super) when: Option<Expression>,
+    pub(super) except_when: Option<Expression>,
+    pub(super) retry: Option<Arc<RetryPolicy>>,
+    /// `catch.do`
+    pub(super) handler: Option<Vec<Task>>,
+    /// `catch.then`
+    pub(super) then: Option<Then>,
+}
+
+/// `catch.errors.with`: what is given must be equal, of the type its kind.
+#[derive(Debug, Default)]
+pub(super) struct ErrorFilter {
+    pub(super) kind: Option<String>,
+    pub(super) status: Option<u64>,
+    pub(super) title: Option<String>,
+    pub(super) detail: Option<String>,
+    pub(super) instance: Option<String>,
+}
+
+/// When and how often a `try` is made again.
+#[derive(Debug)]
+pub(super) struct RetryPolicy {
+    /// What its expressions call the error.
+    pub(super) variable: String,
+    pub(super) when: Option<Expression>,
+    pub(super) except_when: Option<Expression>,
+    pub(super) delay: Option<Delay>,
+    pub(super) backoff: Backoff,
+    /// Added to the delay: a random length between these.
+    pub(super) jitter: Option<(Delay, Delay)>,
+    /// How often, after the first try.
+    pub(super) count: Option<u64>,
+    /// How long one try may take.
+    pub(super) attempt: Option<Delay>,
+    /// How long after the beginning of the first try another one may begin.
+    pub(super) duration: Option<Delay>,
+}
+
+/// How the delay grows from try to try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Backoff {
+    /// Not at all.
+    Constant,
+    /// Once, twice, three times.
+    Linear,
+    /// Once, twice, four times.
+    Exponential,
+}
+
+/// A length of time.
 #[derive(Debug)]
 pub(super) enum Delay {
     Fixed(Duration),

@@ -10,6 +10,10 @@ const TYPES: &str = "https://serverlessworkflow.io/spec/1.0.0/errors/";
 /// Where they live in later versions, after the project was renamed.
 const TYPES_RENAMED: &str = "https://open-workflow-specification.org/spec/1.0.0/errors/";
 
+/// The specification's hosts, old and new.
+const OWN_HOSTS: [&str; 2] =
+    ["https://serverlessworkflow.io/", "https://open-workflow-specification.org/"];
+
 /// What ended a task: problem details (RFC 9457) whose `instance` is the task's JSON Pointer.
 ///
 /// ```
@@ -70,6 +74,11 @@ impl WorkflowError {
         Self::new("expression", 400, "Expression error", detail)
     }
 
+    /// Data does not match the schema of the place it goes through.
+    pub fn validation(detail: impl Into<String>) -> Self {
+        Self::new("validation", 400, "Validation error", detail)
+    }
+
     /// The job went over one of its limits.
     pub fn runtime(detail: impl Into<String>) -> Self {
         Self::new("runtime", 500, "Runtime error", detail)
@@ -78,6 +87,28 @@ impl WorkflowError {
     /// The workflow no longer fits the configuration.
     pub fn configuration(detail: impl Into<String>) -> Self {
         Self::new("configuration", 400, "Configuration error", detail)
+    }
+
+    /// What `raise` describes.
+    pub(super) fn raised(
+        kind: String,
+        status: u16,
+        title: Option<String>,
+        detail: Option<String>,
+        instance: Option<String>,
+    ) -> Self {
+        let reason = http::StatusCode::from_u16(status).ok();
+        let reason = reason.and_then(|status| status.canonical_reason()).unwrap_or("Error");
+        let title = title.unwrap_or_else(|| reason.to_owned());
+        Self { kind, status, title, detail, instance }
+    }
+
+    /// Whether its type is `kind`.
+    ///
+    /// The specification moved its types from one address to another, and writes them in more ways
+    /// than it defines. So of those only the last segment counts.
+    pub(super) fn is_of_kind(&self, kind: &str) -> bool {
+        name_of(&self.kind) == name_of(kind)
     }
 
     fn new(kind: &str, status: u16, title: &str, detail: impl Into<String>) -> Self {
@@ -92,9 +123,10 @@ impl WorkflowError {
 
     /// This error as task `pointer` of a document of version `dsl` raises it.
     pub(super) fn raised_by(mut self, pointer: &str, dsl: &str) -> Self {
-        if self.instance.is_none() {
-            self.instance = Some(pointer.to_owned());
+        if self.instance.is_some() {
+            return self;
         }
+        self.instance = Some(pointer.to_owned());
         let patch = dsl.strip_prefix("1.0.").and_then(|patch| patch.parse::<u32>().ok());
         if patch.is_some_and(|patch| patch > 3)
             && let Some(kind) = self.kind.strip_prefix(TYPES)
@@ -103,6 +135,14 @@ impl WorkflowError {
         }
         self
     }
+}
+
+/// What tells types apart: the last segment of those of the specification, the whole of others; and
+/// which of the two it is.
+fn name_of(kind: &str) -> (bool, &str) {
+    let is_standard = OWN_HOSTS.iter().any(|host| kind.starts_with(host));
+    let name = kind.rsplit('/').next().unwrap_or_default();
+    if is_standard && !name.is_empty() { (true, name) } else { (false, kind) }
 }
 
 impl fmt::Display for WorkflowError {
@@ -131,6 +171,26 @@ mod tests {
         assert_eq!(raised("1.0.3").kind, old);
         let new = "https://open-workflow-specification.org/spec/1.0.0/errors/runtime";
         assert_eq!(raised("1.0.4").kind, new);
+    }
+
+    #[test]
+    fn kinds_are_compared_not_spellings() {
+        let error = WorkflowError::communication(404, "x");
+        for kind in [
+            "https://serverlessworkflow.io/spec/1.0.0/errors/communication",
+            "https://open-workflow-specification.org/spec/1.0.0/errors/communication",
+            "https://open-workflow-specification.org/dsl/errors/types/communication",
+        ] {
+            assert!(error.is_of_kind(kind), "{kind}");
+        }
+        for kind in [
+            "https://serverlessworkflow.io/spec/1.0.0/errors/timeout",
+            "https://serverlessworkflow.io/",
+            "https://acme.example/errors/communication",
+            "communication",
+        ] {
+            assert!(!error.is_of_kind(kind), "{kind}");
+        }
     }
 
     #[test]

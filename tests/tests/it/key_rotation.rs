@@ -92,6 +92,8 @@ async fn fill(app: &TestApp, jobs: usize) {
             for _ in (writer..jobs).step_by(WRITERS) {
                 let job = NewJob {
                     id: Uuid::now_v7(),
+                    grant: None,
+                    priority: 0,
                     name: &name,
                     definition: &workflows::process_data(1),
                     input: &json!({ "order": 4711 }),
@@ -103,8 +105,13 @@ async fn fill(app: &TestApp, jobs: usize) {
                     total_tasks: Some(3),
                     traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
                 };
-                let submission =
-                    Submission { owner: &owner, client: None, grant: None, idempotency: None, job };
+                let submission = Submission {
+                    owner: &owner,
+                    client: None,
+                    grants: Vec::new(),
+                    idempotency: None,
+                    jobs: vec![job],
+                };
                 store.submit(&submission).await.unwrap();
             }
         });

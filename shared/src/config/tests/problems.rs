@@ -52,7 +52,7 @@ const TOML_PROBLEMS: &[(&str, &str, &str)] = &[
         "[worker] concurrency: expected a whole number from 1 to 100000",
     ),
     ("limits.calls = -1", "", "[limits] calls: expected a whole number from 1 to 1000000000"),
-    ("limits.branches = 0", "", "[limits] branches: expected a whole number from 1 to 1000000000"),
+    ("limits.branches = 0", "", "[limits] branches: expected a whole number from 1 to 1073741824"),
     (
         "limits.max_deadline = 'P1Y'",
         "",
@@ -83,7 +83,6 @@ const TOML_PROBLEMS: &[(&str, &str, &str)] = &[
         "",
         "[telemetry] otlp_endpoint: `otlp_endpoint` is not supported yet",
     ),
-    ("workflows.directory = '/'", "", "[workflows] directory: `directory` is not supported yet"),
     (
         "",
         "dialect = 'canary-3f1c'",

@@ -18,6 +18,12 @@ macro_rules! among {
         concat!("= any(", $ids, ")")
     };
 }
+/// Has these bytes in it.
+macro_rules! contains {
+    ($column:literal, $bytes:literal) => {
+        concat!("position(", $bytes, " in ", $column, ") > 0")
+    };
+}
 /// Keeps others from changing (`share`) or also locking (`update`) the selected rows until the commit.
 macro_rules! locked {
     ($strength:literal) => {
@@ -25,18 +31,6 @@ macro_rules! locked {
     };
 }
 
-/// Inserts the job `$1` with its first event and its data `$18`, in one round trip.
-macro_rules! submitted {
-    ($insert:expr) => {
-        concat!(
-            "with submitted as (",
-            $insert,
-            " returning id, revision, created_at)
-             insert into job_events (job_id, sequence, at, kind, data)
-             select id, revision, created_at, 'submitted', $18 from submitted"
-        )
-    };
-}
 /// The time of what `recorded!` changes and tells.
 macro_rules! told_at {
     () => {
@@ -102,27 +96,61 @@ use sqlx::{
 };
 use uuid::Uuid;
 
+use self::store::JobRow;
 use super::{
     SchemaState, SharedStore, StoreError, announcements, announcements::Announcements,
     cipher::Cipher,
 };
-use crate::{config::DatabaseConfig, time::Timestamp};
+use crate::{config::DatabaseConfig, identity::Principal, time::Timestamp};
 
 type Db = Postgres;
 
+/// Each place in the queue is its owner's: where a user has given priorities, the jobs that come
+/// first among that user's due ones take the places, and those that had them get theirs. Nobody else
+/// waits any longer for it.
+///
 /// `= any(array(…))` and not `in (…)`: the planner may run a sub-select of `in` more than once, and
 /// then it locks more rows than the limit says.
 const CLAIM: &str = concat!(
-    "with claimed as (
+    "with places as materialized (
+        select id, subject, tenant, priority, due_at from jobs
+        where status in ('pending', 'waiting', 'suspended') and due_at <= now()
+        order by due_at limit $2
+        for update skip locked),
+     owners as materialized (
+        select subject, tenant, count(*) as places from places group by subject, tenant),
+     preferred as materialized (
+        select preferred.*
+        from owners cross join lateral (
+            select id, subject, tenant, priority, due_at from jobs
+            where jobs.subject = owners.subject and jobs.tenant = owners.tenant
+              and priority > 0 and status in ('pending', 'waiting') and due_at <= now()
+            order by priority desc, due_at limit owners.places
+            for update skip locked) as preferred
+        where preferred.id not in (select id from places)),
+     ranked as materialized (
+        select id, subject, tenant, due_at, is_place,
+               row_number() over (partition by subject, tenant
+                                  order by priority desc, due_at) <= owners.places as goes
+        from (select *, true as is_place from places
+              union all select *, false from preferred) as candidates
+             join owners using (subject, tenant)),
+     exchanged as (
+        update jobs set due_at = newcomer.due_at, revision = revision + 1
+        from (select id, subject, tenant,
+                     row_number() over (partition by subject, tenant order by due_at) as number
+              from ranked where is_place and not goes) as displaced
+             join (select due_at, subject, tenant,
+                          row_number() over (partition by subject, tenant order by due_at) as number
+                   from ranked where goes and not is_place) as newcomer
+             using (subject, tenant, number)
+        where jobs.id = displaced.id),
+     claimed as (
      update jobs set status = 'running', worker_id = $1, lease_id = lease_id + 1, due_at = null,
             revision = revision + 1, lease_until = ",
     after!("$3"),
     ", started_at = coalesce(started_at, now()), updated_at = now()
-     where id = any(array(
-        select id from jobs
-        where status in ('pending', 'waiting', 'suspended') and due_at <= now()
-        order by due_at limit $2
-        for update skip locked))
+     where id = any(array(select id from ranked where goes))
      returning id, lease_id, tenant, subject, session_id, definition, input, checkpoint, created_at,
                deadline_at, traceparent, updated_at as claimed_at, revision),
      started as (
@@ -131,11 +159,73 @@ const CLAIM: &str = concat!(
      select * from claimed"
 );
 
+/// Inserts `$1`'s and `$2`'s jobs, each with its first event and its tags.
+const INSERT: &str = "with submitted as (
+        insert into jobs (id, tenant, subject, session_id, status, due_at, namespace, name, version,
+                          definition, input, progress, tags, warnings, traceparent, callback,
+                          callback_events, priority, created_at, updated_at, deadline_at)
+        select id, $1, $2, session_id, 'pending', greatest(run_at, now()), namespace, name, version,
+               definition, input, progress, tags, warnings, traceparent, callback, callback_events,
+               priority, now(), now(), now() + deadline * interval '1 microsecond'
+        from unnest($3::uuid[], $4::uuid[], $5::timestamptz[], $6::bigint[], $7::smallint[],
+                    $8::text[], $9::text[], $10::text[], $11::bytea[], $12::bytea[], $13::text[],
+                    $14::text[], $15::text[], $16::text[], $17::bytea[], $18::text[])
+             as job (id, session_id, run_at, deadline, priority, namespace, name, version,
+                     definition, input, progress, tags, warnings, traceparent, callback,
+                     callback_events)
+        returning id, revision, created_at, tags),
+     tagged as (
+        insert into job_tags (tenant, subject, name, value, job_id)
+        select $1, $2, tag.key, tag.value, id from submitted, json_each_text(tags::json) as tag)
+     insert into job_events (job_id, sequence, at, kind, data)
+     select id, revision, created_at, 'submitted', $19 from submitted";
+
 /// The channel of `LISTEN`.
 const CHANNEL: &str = "errand_jobs";
 
 async fn begin(pool: &Pool<Db>) -> Result<Transaction<'static, Db>, sqlx::Error> {
     pool.begin().await
+}
+
+/// Inserts jobs, whatever their number, each with its first event, which has the data `told`, and its
+/// tags, in one round trip.
+async fn insert_jobs(
+    transaction: &mut Transaction<'_, Db>,
+    owner: &Principal,
+    told: &str,
+    rows: Vec<JobRow>,
+) -> Result<(), sqlx::Error> {
+    /// A column of all rows.
+    macro_rules! column {
+        ($name:ident) => {
+            rows.iter().map(|row| row.$name.clone()).collect::<Vec<_>>()
+        };
+    }
+    let run_at: Vec<Option<DateTime<Utc>>> =
+        rows.iter().map(|row| row.run_at.map(Timestamp::as_datetime)).collect();
+    sqlx::query(INSERT)
+        .bind(&owner.tenant)
+        .bind(&owner.subject)
+        .bind(column!(id))
+        .bind(column!(session_id))
+        .bind(run_at)
+        .bind(column!(deadline_micros))
+        .bind(column!(priority))
+        .bind(column!(namespace))
+        .bind(column!(name))
+        .bind(column!(version))
+        .bind(column!(definition))
+        .bind(column!(input))
+        .bind(column!(progress))
+        .bind(column!(tags))
+        .bind(column!(warnings))
+        .bind(column!(traceparent))
+        .bind(column!(callback))
+        .bind(column!(callback_events))
+        .bind(told)
+        .execute(&mut **transaction)
+        .await?;
+    Ok(())
 }
 
 /// Claims due jobs, each with an event if it never ran before.

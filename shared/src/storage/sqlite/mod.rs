@@ -18,6 +18,12 @@ macro_rules! among {
         concat!("in (select unhex(value) from json_each(", $ids, "))")
     };
 }
+/// Has these bytes in it.
+macro_rules! contains {
+    ($column:literal, $bytes:literal) => {
+        concat!("instr(", $column, ", ", $bytes, ") > 0")
+    };
+}
 /// Nothing to lock: a transaction that writes is alone.
 macro_rules! locked {
     ($strength:literal) => {
@@ -25,17 +31,6 @@ macro_rules! locked {
     };
 }
 
-/// Inserts the job `$1` with its first event and its data `$18`: two statements, for a transaction.
-macro_rules! submitted {
-    ($insert:expr) => {
-        concat!(
-            $insert,
-            ";
-             insert into job_events (job_id, sequence, at, kind, data)
-             select id, revision, created_at, 'submitted', $18 from jobs where id = $1"
-        )
-    };
-}
 /// The time of what `recorded!` changes and tells: each of its statements has a clock of its own, so
 /// the first says what time it is.
 macro_rules! told_at {
@@ -98,12 +93,42 @@ use sqlx::{
 };
 use uuid::Uuid;
 
+use self::store::JobRow;
 use super::{SchemaState, SharedStore, StoreError, announcements, cipher::Cipher};
-use crate::{config::DatabaseConfig, time::Timestamp};
+use crate::{config::DatabaseConfig, identity::Principal, time::Timestamp};
 
 type Db = Sqlite;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
+
+/// Each place in the queue is its owner's: where a user has given priorities, the jobs that come
+/// first among that user's due ones take the places, and those that had them get theirs. Nobody else
+/// waits any longer for it.
+const PLACES: &str = concat!(
+    "with places as materialized (
+        select id, subject, tenant, priority, due_at from jobs
+        where status in ('pending', 'waiting', 'suspended') and due_at <= ",
+    now!(),
+    " order by due_at limit $1),
+     owners as materialized (
+        select subject, tenant, count(*) as places from places group by subject, tenant),
+     preferred as (
+        select jobs.id, jobs.subject, jobs.tenant, jobs.priority, jobs.due_at
+        from owners join jobs on jobs.id in (
+            select own.id from jobs as own
+            where own.subject = owners.subject and own.tenant = owners.tenant
+              and own.priority > 0 and own.status in ('pending', 'waiting') and own.due_at <= ",
+    now!(),
+    " order by own.priority desc, own.due_at limit $1)
+        where jobs.id not in (select id from places))
+     select id, subject, tenant, due_at, is_place,
+            row_number() over (partition by subject, tenant
+                               order by priority desc, due_at) <= owners.places as goes
+     from (select *, true as is_place from places
+           union all select *, false from preferred) as candidates
+          join owners using (subject, tenant)
+     order by subject, tenant, due_at"
+);
 
 const CLAIM: &str = concat!(
     "update jobs set status = 'running', worker_id = $1, lease_id = lease_id + 1, due_at = null,
@@ -113,19 +138,70 @@ const CLAIM: &str = concat!(
     now!(),
     "), updated_at = ",
     now!(),
-    " where id in (
-        select id from jobs
-        where status in ('pending', 'waiting', 'suspended') and due_at <= ",
-    now!(),
-    " order by due_at limit $2)
-     returning id, lease_id, tenant, subject, session_id, definition, input, checkpoint, created_at,
+    " where id ",
+    among!("$2"),
+    " returning id, lease_id, tenant, subject, session_id, definition, input, checkpoint, created_at,
                deadline_at, traceparent, updated_at as claimed_at"
+);
+
+/// Inserts a job, its first event and its tags: three statements, for a transaction.
+const INSERT: &str = concat!(
+    "insert into jobs (id, tenant, subject, session_id, status, due_at, namespace, name, version,
+                       definition, input, progress, tags, warnings, traceparent, callback,
+                       callback_events, priority, created_at, updated_at, deadline_at)
+     values ($3, $1, $2, $4, 'pending', max(coalesce($5, 0), ",
+    now!(),
+    "), $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $7, ",
+    now!(),
+    ", ",
+    now!(),
+    ", ",
+    after!("$6"),
+    ");
+     insert into job_events (job_id, sequence, at, kind, data)
+     select id, revision, created_at, 'submitted', $19 from jobs where id = $3;
+     insert into job_tags (tenant, subject, name, value, job_id)
+     select $1, $2, tag.key, tag.value, $3 from json_each($14) as tag"
 );
 
 /// A deferred transaction that reads and then writes fails at once when another writes meanwhile,
 /// whatever the busy timeout.
 async fn begin(pool: &Pool<Db>) -> Result<Transaction<'static, Db>, sqlx::Error> {
     pool.begin_with("begin immediate").await
+}
+
+/// Inserts jobs, each with its first event, which has the data `told`, and its tags.
+async fn insert_jobs(
+    transaction: &mut Transaction<'_, Db>,
+    owner: &Principal,
+    told: &str,
+    rows: Vec<JobRow>,
+) -> Result<(), sqlx::Error> {
+    for row in rows {
+        sqlx::query(INSERT)
+            .bind(&owner.tenant)
+            .bind(&owner.subject)
+            .bind(row.id)
+            .bind(row.session_id)
+            .bind(row.run_at)
+            .bind(row.deadline_micros)
+            .bind(row.priority)
+            .bind(row.namespace)
+            .bind(row.name)
+            .bind(row.version)
+            .bind(row.definition)
+            .bind(row.input)
+            .bind(row.progress)
+            .bind(row.tags)
+            .bind(row.warnings)
+            .bind(row.traceparent)
+            .bind(row.callback)
+            .bind(row.callback_events)
+            .bind(told)
+            .execute(&mut **transaction)
+            .await?;
+    }
+    Ok(())
 }
 
 /// Claims due jobs, each with an event if it never ran before.
@@ -136,11 +212,33 @@ async fn claim_due(
     lease_micros: i64,
 ) -> Result<Vec<SqliteRow>, sqlx::Error> {
     let mut transaction = begin(pool).await?;
-    let claim = sqlx::query(CLAIM).bind(worker).bind(limit).bind(lease_micros);
-    let claimed = claim.fetch_all(&mut *transaction).await?;
-    if claimed.is_empty() {
-        return Ok(claimed);
+    let places = sqlx::query(PLACES).bind(limit).fetch_all(&mut *transaction).await?;
+    let (mut going, mut newcomers, mut displaced) = (Vec::new(), Vec::new(), Vec::new());
+    for row in &places {
+        let id: Uuid = row.try_get("id")?;
+        let (is_place, goes): (bool, bool) = (row.try_get("is_place")?, row.try_get("goes")?);
+        if goes {
+            going.push(id);
+        }
+        match (is_place, goes) {
+            (false, true) => newcomers.push(row.try_get::<i64, _>("due_at")?),
+            (true, false) => displaced.push(id),
+            (true, true) | (false, false) => {}
+        }
     }
+    if going.is_empty() {
+        return Ok(Vec::new());
+    }
+    // As many of the one as of the other for each owner, and in the order of owners.
+    for (due_at, id) in newcomers.into_iter().zip(displaced) {
+        sqlx::query("update jobs set due_at = $2, revision = revision + 1 where id = $1")
+            .bind(id)
+            .bind(due_at)
+            .execute(&mut *transaction)
+            .await?;
+    }
+    let claim = sqlx::query(CLAIM).bind(worker).bind(ids(&going)).bind(lease_micros);
+    let claimed = claim.fetch_all(&mut *transaction).await?;
     let claimed_ids: Result<Vec<Uuid>, _> = claimed.iter().map(|row| row.try_get("id")).collect();
     sqlx::query(concat!(
         "insert into job_events (job_id, sequence, at, kind, data)

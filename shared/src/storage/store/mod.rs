@@ -1,14 +1,15 @@
 //! The store, in SQL that both databases speak.
 //!
 //! This file is compiled twice, as a module of `postgres` and of `sqlite`. What differs comes from
-//! there: the type `Db`, `begin`, `ids`, `claim_due`, `execute_all`, and the macros `now!` (the
-//! database's clock), `after!` (that many microseconds from now), `among!` (is one of the ids),
-//! `locked!` (lock the selected rows), `recorded!` and `submitted!` (a change of a job with the
-//! rows that tell of it), `told_at!` (the time of `recorded!`).
+//! there: the type `Db`, `begin`, `ids`, `insert_jobs`, `claim_due`, `execute_all`, and the macros
+//! `now!` (the database's clock), `after!` (that many microseconds from now), `among!` (is one of
+//! the ids), `contains!` (has these bytes in it), `locked!` (lock the selected rows), `recorded!`
+//! (a change of a job with the rows that tell of it) and `told_at!` (the time of `recorded!`).
 
 mod audit;
 mod gates;
 mod grants;
+mod own_jobs;
 mod own_sessions;
 mod queue;
 mod rotation;
@@ -16,7 +17,7 @@ mod schema;
 mod submissions;
 mod webhooks;
 
-pub(super) use self::schema::schema_state;
+pub(super) use self::{schema::schema_state, submissions::JobRow};
 
 use async_trait::async_trait;
 use sqlx::{Pool, Row};

@@ -32,6 +32,7 @@ impl OwnSessions for Database {
              where tenant = $1 and subject = $2 and client_id = $3
                and (state <> 'stopped' or exists (
                     select 1 from jobs where jobs.session_id = sessions.id
+                    and jobs.tenant = sessions.tenant and jobs.subject = sessions.subject
                     and jobs.status in ('pending', 'running', 'waiting', 'suspended')))
              order by id desc",
         )
@@ -42,13 +43,11 @@ impl OwnSessions for Database {
         .await?;
         let counts = sqlx::query(
             "select session_id, status, count(*) as jobs from jobs
-             where session_id in (select id from sessions
-                                  where tenant = $1 and subject = $2 and client_id = $3)
+             where tenant = $1 and subject = $2 and session_id is not null
              group by session_id, status",
         )
         .bind(&owner.tenant)
         .bind(&owner.subject)
-        .bind(client_id)
         .fetch_all(&self.reader)
         .await?;
         let mut views = Vec::with_capacity(rows.len());

@@ -9,12 +9,13 @@ use super::{
     super::{Db, begin, claim_due, execute_all, ids},
     Database,
     audit::events_json,
-    job_place, micros, read_ids, to_json,
+    job_place, micros, read_ids, to_json, word,
 };
 use crate::{
     identity::Principal,
     jobs::{EventKind, JobStatus},
-    storage::{ClaimedJob, Lease, Next, Queue, Record, Renewed, StoreError},
+    metrics,
+    storage::{Backlog, ClaimedJob, Lease, Next, Queue, Record, Renewed, StoreError},
     telemetry::chain,
     time::Timestamp,
 };
@@ -112,11 +113,13 @@ impl Queue for Database {
         .bind(ids(jobs))
         .fetch_all(&self.writer)
         .await?;
-        rows.iter()
-            .map(|row| {
-                Ok(Renewed { job_id: row.try_get("id")?, lease_id: row.try_get("lease_id")? })
-            })
-            .collect()
+        rows.iter().map(read_renewed).collect()
+    }
+
+    async fn held(&self, worker: Uuid) -> Result<Vec<Renewed>, StoreError> {
+        let held = "select id, lease_id from jobs where worker_id = $1 and status = 'running'";
+        let rows = sqlx::query(held).bind(worker).fetch_all(&self.reader).await?;
+        rows.iter().map(read_renewed).collect()
     }
 
     async fn rescue(&self) -> Result<u64, StoreError> {
@@ -154,6 +157,37 @@ impl Queue for Database {
         Ok(released.rows_affected())
     }
 
+    async fn backlog(&self) -> Result<Backlog, StoreError> {
+        let rows = sqlx::query(
+            "select status, count(*) as jobs
+             from (select * from (select status from jobs
+                                  where status in ('pending', 'waiting', 'suspended') limit $1) as a
+                   union all
+                   select * from (select status from jobs where status = 'running' limit $1) as b
+                  ) as unfinished
+             group by status",
+        )
+        .bind(Backlog::MOST)
+        .fetch_all(&self.reader)
+        .await?;
+        let mut backlog = Backlog::default();
+        for row in rows {
+            let count: i64 = row.try_get("jobs")?;
+            backlog.jobs.insert(word(row.try_get("status")?)?, count.unsigned_abs());
+        }
+        let row = sqlx::query(concat!(
+            "select min(due_at) as due_at, ",
+            now!(),
+            " as now from jobs where status in ('pending', 'waiting', 'suspended')"
+        ))
+        .fetch_one(&self.reader)
+        .await?;
+        let (due_at, now): (Option<Timestamp>, Timestamp) =
+            (row.try_get("due_at")?, row.try_get("now")?);
+        backlog.lag = due_at.filter(|due_at| *due_at <= now).map(|due_at| now.since(due_at));
+        Ok(backlog)
+    }
+
     async fn interrupt(&self, lease: &Lease) -> Result<(), StoreError> {
         let mut transaction = begin(&self.writer).await?;
         if give_back(&mut transaction, lease, Duration::ZERO, 1).await? {
@@ -173,8 +207,11 @@ impl Queue for Database {
 
     async fn record(&self, lease: &Lease, record: &Record) -> Result<(), StoreError> {
         let Next::Suspend { session_version, .. } = &record.next else {
-            let query = self.record_query(lease, record, record.next.status());
-            return written(execute_all(&self.writer, query).await?);
+            let status = record.next.status();
+            let query = self.record_query(lease, record, status);
+            written(execute_all(&self.writer, query).await?)?;
+            metrics::recorded(status, record);
+            return Ok(());
         };
         let mut transaction = begin(&self.writer).await?;
         // Locked, so that the user's return is either seen here or sees this suspension.
@@ -192,6 +229,7 @@ impl Queue for Database {
         let query = self.record_query(lease, record, status);
         written(query.execute(&mut *transaction).await?.rows_affected())?;
         transaction.commit().await?;
+        metrics::recorded(status, record);
         Ok(())
     }
 }
@@ -204,9 +242,9 @@ impl Database {
         status: JobStatus,
     ) -> Query<'static, Db, <Db as sqlx::Database>::Arguments> {
         let place = |column| job_place(lease.job_id, column, &lease.owner);
-        // A finished job keeps its end, not the way to it.
-        let checkpoint =
-            (!status.is_final()).then(|| self.seal(place("checkpoint"), &record.checkpoint));
+        // A completed job keeps its end, not the way to it; a faulted one can be tried again.
+        let checkpoint = (status != JobStatus::Completed)
+            .then(|| self.seal(place("checkpoint"), &record.checkpoint));
         let (mut due_at, mut output, mut error, mut suspension) = (None, None, None, None);
         match &record.next {
             Next::Continue => {}
@@ -251,7 +289,7 @@ impl Database {
         let place = |column| job_place(lease.job_id, column, &lease.owner);
         Ok(ClaimedJob {
             session_id: row.try_get("session_id")?,
-            definition: self.open_json(place("definition"), &definition)?,
+            definition: self.open(place("definition"), &definition)?,
             input: self.open_json(place("input"), &input)?,
             checkpoint: checkpoint
                 .map(|sealed| self.open(place("checkpoint"), &sealed))
@@ -299,6 +337,10 @@ fn written(rows: u64) -> Result<(), StoreError> {
 
 /// Long enough not to fill the log, short enough that a mended key ring shows soon.
 const UNREADABLE_PAUSE: Duration = Duration::from_mins(1);
+
+fn read_renewed(row: &<Db as sqlx::Database>::Row) -> Result<Renewed, StoreError> {
+    Ok(Renewed { job_id: row.try_get("id")?, lease_id: row.try_get("lease_id")? })
+}
 
 fn read_lease(row: &<Db as sqlx::Database>::Row) -> Result<Lease, StoreError> {
     Ok(Lease {

@@ -2,22 +2,60 @@ use async_trait::async_trait;
 use aws_lc_rs::{digest, rand};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
-use sqlx::{Executor, Row, Transaction};
+use sqlx::{Row, Transaction};
 use uuid::Uuid;
 
 use super::{
-    super::{Db, begin},
+    super::{Db, begin, insert_jobs},
     Database, from_json, job_place, micros, read_ids, to_json, word,
 };
 use crate::{
     identity::{AssertionHash, Principal},
-    jobs::{DefinitionName, EventKind, Job},
+    jobs::{Callback, DefinitionName, EventKind, Job},
     storage::{
-        Grant, IdempotencyKey, KnownGrant, KnownSession, NewGrant, NewTokens, Replay,
+        Grant, IdempotencyKey, KnownGrant, KnownSession, NewGrant, NewJob, NewTokens, Replay,
         SessionSelector, StoreError, Submission, Submissions, Submitted,
     },
+    time::Timestamp,
     workflow::Progress,
 };
+
+/// Selects jobs with their sessions' keys, as [`Database::read_job`] reads them.
+macro_rules! job_with {
+    ($output:literal) => {
+        concat!(
+            "select jobs.id, jobs.status, jobs.namespace, jobs.name, jobs.version,
+                    sessions.session_key, jobs.progress, jobs.due_at, jobs.attempts, jobs.tags,
+                    jobs.created_at, jobs.started_at, jobs.updated_at, jobs.finished_at,
+                    jobs.deadline_at, ",
+            $output,
+            " as output, jobs.error, jobs.suspension, jobs.warnings, jobs.revision
+             from jobs left join sessions on sessions.id = jobs.session_id"
+        )
+    };
+}
+pub(super) use job_with;
+
+/// A job as its row is first written.
+pub(in super::super) struct JobRow {
+    pub(in super::super) id: Uuid,
+    pub(in super::super) session_id: Option<Uuid>,
+    /// A time that has passed is no way to the front of the queue.
+    pub(in super::super) run_at: Option<Timestamp>,
+    pub(in super::super) deadline_micros: i64,
+    pub(in super::super) priority: i16,
+    pub(in super::super) namespace: String,
+    pub(in super::super) name: String,
+    pub(in super::super) version: String,
+    pub(in super::super) definition: Vec<u8>,
+    pub(in super::super) input: Vec<u8>,
+    pub(in super::super) progress: String,
+    pub(in super::super) tags: String,
+    pub(in super::super) warnings: String,
+    pub(in super::super) traceparent: String,
+    pub(in super::super) callback: Option<Vec<u8>>,
+    pub(in super::super) callback_events: Option<String>,
+}
 
 /// How long an `Idempotency-Key` is remembered.
 const REPLAY_WINDOW_MICROS: i64 = 24 * 60 * 60 * 1_000_000;
@@ -66,7 +104,7 @@ impl Submissions for Database {
         key: &IdempotencyKey<'_>,
     ) -> Result<Replay, StoreError> {
         let row = sqlx::query(concat!(
-            "select job_id, body_fingerprint from idempotency_keys
+            "select job_id, batch, body_fingerprint from idempotency_keys
              where tenant = $1 and subject = $2 and key_hash = $3 and created_at > ",
             after!("-$4")
         ))
@@ -87,54 +125,66 @@ impl Submissions for Database {
                 source,
             }
         })?;
-        Ok(if same { Replay::Same(job_id) } else { Replay::Different })
+        if !same {
+            return Ok(Replay::Different);
+        }
+        let batch: Option<Vec<u8>> = row.try_get("batch")?;
+        Ok(Replay::Same(batch.map_or_else(|| vec![job_id], |batch| ids_of(&batch))))
     }
 
     async fn submit(&self, submission: &Submission<'_>) -> Result<Submitted, StoreError> {
+        let Submission { owner, client, grants, idempotency, jobs } = submission;
         let mut transaction = begin(&self.writer).await?;
-        let session_id = match submission.grant {
-            None => None,
-            Some(Grant::Known(id)) => {
-                let active = sqlx::query(concat!(
-                    "select 1 from sessions
-                     where id = $1 and tenant = $2 and subject = $3 and state = 'active'",
-                    locked!("share")
-                ))
-                .bind(id)
-                .bind(&submission.owner.tenant)
-                .bind(&submission.owner.subject)
-                .fetch_optional(&mut *transaction)
-                .await?;
-                if active.is_none() {
-                    return Ok(Submitted::SessionChanged);
+        let mut sessions = Vec::with_capacity(grants.len());
+        for grant in grants {
+            let id = match grant {
+                Grant::Known(id) => {
+                    let active = sqlx::query(concat!(
+                        "select 1 from sessions
+                         where id = $1 and tenant = $2 and subject = $3 and state = 'active'",
+                        locked!("share")
+                    ))
+                    .bind(id)
+                    .bind(&owner.tenant)
+                    .bind(&owner.subject)
+                    .fetch_optional(&mut *transaction)
+                    .await?;
+                    if active.is_none() {
+                        return Ok(Submitted::SessionChanged);
+                    }
+                    *id
                 }
-                Some(id)
-            }
-            Some(Grant::New(grant)) => {
-                let id = self.write_grant(&mut transaction, submission.owner, grant).await?;
-                self.wake_suspended(&mut transaction, id).await?;
-                Some(id)
-            }
-        };
-        self.insert_job(&mut transaction, submission, session_id).await?;
-        // After the job: it is told of what happened in its lifetime.
-        if let (Some(Grant::New(grant)), Some(id)) = (submission.grant, session_id) {
-            self.tell_of_exchange(&mut transaction, id, grant).await?;
+                Grant::New(grant) => {
+                    let id = self.write_grant(&mut transaction, owner, grant).await?;
+                    self.wake_suspended(&mut transaction, id).await?;
+                    id
+                }
+            };
+            sessions.push(id);
         }
-        if let Some(key) = &submission.idempotency
-            && !self.insert_key(&mut transaction, submission.owner, key, submission.job.id).await?
+        let rows = jobs.iter().map(|job| self.job_row(owner, &sessions, job)).collect();
+        let told = client.map_or_else(|| json!({}), |client| json!({ "client": client }));
+        insert_jobs(&mut transaction, owner, &to_json(&told), rows).await?;
+        // After the jobs: they are told of what happened in their lifetime.
+        for (grant, id) in grants.iter().zip(&sessions) {
+            if let Grant::New(grant) = grant {
+                self.tell_of_exchange(&mut transaction, *id, grant).await?;
+            }
+        }
+        if let Some(key) = idempotency
+            && !self.insert_key(&mut transaction, owner, key, jobs).await?
         {
             transaction.rollback().await?;
-            return Ok(match self.find_replay(submission.owner, key).await? {
-                Replay::Same(job) => Submitted::Replayed(job),
+            return Ok(match self.find_replay(owner, key).await? {
+                Replay::Same(jobs) => Submitted::Replayed(jobs),
                 Replay::Different | Replay::New => Submitted::KeyReused,
             });
         }
-        // Not after the commit: then the job is there, whether it can be read or not.
-        let job = self.read_own_job(&mut *transaction, submission.job.id, submission.owner).await?;
-        let job = job.ok_or(sqlx::Error::RowNotFound)?;
+        // Not after the commit: then the jobs are there, whether they can be read or not.
+        let ids: Vec<Uuid> = jobs.iter().map(|job| job.id).collect();
+        let jobs = self.read_jobs_by_id(&mut *transaction, owner, &ids).await?;
         transaction.commit().await?;
-        Ok(Submitted::Created(Box::new(job)))
+        Ok(Submitted::Created(jobs))
     }
 
     async fn replace_grant(&self, owner: &Principal, grant: &NewGrant) -> Result<(), StoreError> {
@@ -161,33 +211,20 @@ impl Submissions for Database {
     }
 
     async fn job(&self, id: Uuid, owner: &Principal) -> Result<Option<Job>, StoreError> {
-        self.read_own_job(&self.reader, id, owner).await
+        let row = sqlx::query(concat!(
+            job_with!("jobs.output"),
+            " where jobs.id = $1 and jobs.tenant = $2 and jobs.subject = $3"
+        ))
+        .bind(id)
+        .bind(&owner.tenant)
+        .bind(&owner.subject)
+        .fetch_optional(&self.reader)
+        .await?;
+        row.map(|row| self.read_job(owner, &row)).transpose()
     }
 }
 
 impl Database {
-    async fn read_own_job<'c>(
-        &self,
-        executor: impl Executor<'c, Database = Db>,
-        id: Uuid,
-        owner: &Principal,
-    ) -> Result<Option<Job>, StoreError> {
-        let row = sqlx::query(
-            "select jobs.status, jobs.namespace, jobs.name, jobs.version, sessions.session_key,
-                    jobs.progress, jobs.due_at, jobs.attempts, jobs.tags, jobs.created_at,
-                    jobs.started_at, jobs.updated_at, jobs.finished_at, jobs.deadline_at,
-                    jobs.output, jobs.error, jobs.suspension, jobs.warnings, jobs.revision
-             from jobs left join sessions on sessions.id = jobs.session_id
-             where jobs.id = $1 and jobs.tenant = $2 and jobs.subject = $3",
-        )
-        .bind(id)
-        .bind(&owner.tenant)
-        .bind(&owner.subject)
-        .fetch_optional(executor)
-        .await?;
-        row.map(|row| self.read_job(id, owner, &row)).transpose()
-    }
-
     /// Writes tokens into the session under the grant's key, which is made if need be.
     async fn write_grant(
         &self,
@@ -263,62 +300,31 @@ impl Database {
             .collect()
     }
 
-    async fn insert_job(
-        &self,
-        transaction: &mut Transaction<'_, Db>,
-        submission: &Submission<'_>,
-        session_id: Option<Uuid>,
-    ) -> Result<(), StoreError> {
-        let Submission { owner, client, job, .. } = submission;
-        let told = client.map_or_else(|| json!({}), |client| json!({ "client": client }));
+    fn job_row(&self, owner: &Principal, sessions: &[Uuid], job: &NewJob<'_>) -> JobRow {
+        let place = |column| job_place(job.id, column, owner);
         let progress = Progress { total: job.total_tasks, ..Progress::default() };
-        let callback = job
-            .callback
-            .map(|callback| self.seal_json(job_place(job.id, "callback", owner), &callback.url));
-        let callback_events = job.callback.map(|callback| {
+        let words = |callback: &Callback| {
             let words: Vec<&str> = callback.events.iter().map(|kind| kind.as_str()).collect();
             words.join(" ")
-        });
-        sqlx::query(submitted!(concat!(
-            "insert into jobs (id, tenant, subject, session_id, status, due_at, namespace,
-                               name, version, definition, input, progress, tags, warnings,
-                               traceparent, callback, callback_events, created_at, updated_at,
-                               deadline_at)
-             values ($1, $2, $3, $4, 'pending',
-                     -- A time that has passed is no way to the front of the queue.
-                     case when $5 > ",
-            now!(),
-            " then $5 else ",
-            now!(),
-            " end, $6, $7, $8, $9, $10, $11, $12, $13, $14, $16, $17, ",
-            now!(),
-            ", ",
-            now!(),
-            ", ",
-            after!("$15"),
-            ")"
-        )))
-        .bind(job.id)
-        .bind(&owner.tenant)
-        .bind(&owner.subject)
-        .bind(session_id)
-        .bind(job.run_at)
-        .bind(&job.name.namespace)
-        .bind(&job.name.name)
-        .bind(&job.name.version)
-        .bind(self.seal_json(job_place(job.id, "definition", owner), job.definition))
-        .bind(self.seal_json(job_place(job.id, "input", owner), job.input))
-        .bind(to_json(&progress))
-        .bind(to_json(job.tags))
-        .bind(to_json(&job.warnings))
-        .bind(job.traceparent)
-        .bind(micros(job.deadline))
-        .bind(callback)
-        .bind(callback_events)
-        .bind(to_json(&told))
-        .execute(&mut **transaction)
-        .await?;
-        Ok(())
+        };
+        JobRow {
+            id: job.id,
+            session_id: job.grant.and_then(|grant| sessions.get(grant).copied()),
+            run_at: job.run_at,
+            deadline_micros: micros(job.deadline),
+            priority: i16::from(job.priority),
+            namespace: job.name.namespace.clone(),
+            name: job.name.name.clone(),
+            version: job.name.version.clone(),
+            definition: self.seal_json(place("definition"), job.definition),
+            input: self.seal_json(place("input"), job.input),
+            progress: to_json(&progress),
+            tags: to_json(job.tags),
+            warnings: to_json(&job.warnings),
+            traceparent: job.traceparent.to_owned(),
+            callback: job.callback.map(|callback| self.seal_json(place("callback"), &callback.url)),
+            callback_events: job.callback.map(words),
+        }
     }
 
     /// False if the key is in use.
@@ -327,9 +333,11 @@ impl Database {
         transaction: &mut Transaction<'_, Db>,
         owner: &Principal,
         key: &IdempotencyKey<'_>,
-        job: Uuid,
+        jobs: &[NewJob<'_>],
     ) -> Result<bool, StoreError> {
         let hash = key_hash(key);
+        let batch = (jobs.len() > 1)
+            .then(|| jobs.iter().flat_map(|job| *job.id.as_bytes()).collect::<Vec<u8>>());
         sqlx::query(concat!(
             "delete from idempotency_keys
              where tenant = $1 and subject = $2 and key_hash = $3 and created_at <= ",
@@ -343,8 +351,8 @@ impl Database {
         .await?;
         let inserted = sqlx::query(concat!(
             "insert into idempotency_keys (tenant, subject, key_hash, body_fingerprint, job_id,
-                                           created_at)
-             values ($1, $2, $3, $4, $5, ",
+                                           batch, created_at)
+             values ($1, $2, $3, $4, $5, $6, ",
             now!(),
             ") on conflict do nothing"
         ))
@@ -352,7 +360,8 @@ impl Database {
         .bind(&owner.subject)
         .bind(&hash)
         .bind(self.cipher.fingerprint(key.body))
-        .bind(job)
+        .bind(jobs.first().map(|job| job.id))
+        .bind(batch)
         .execute(&mut **transaction)
         .await?;
         Ok(inserted.rows_affected() == 1)
@@ -392,12 +401,13 @@ impl Database {
         self.tell(transaction, &read_ids(&woken)?, EventKind::Resumed, &json!({})).await
     }
 
-    fn read_job(
+    /// Reads what `job_with!` selects.
+    pub(super) fn read_job(
         &self,
-        id: Uuid,
         owner: &Principal,
         row: &<Db as sqlx::Database>::Row,
     ) -> Result<Job, StoreError> {
+        let id: Uuid = row.try_get("id")?;
         let output: Option<Vec<u8>> = row.try_get("output")?;
         let error: Option<Vec<u8>> = row.try_get("error")?;
         let suspension: Option<Vec<u8>> = row.try_get("suspension")?;
@@ -462,6 +472,11 @@ async fn find_for_update(
     };
     let row = query.fetch_optional(&mut **transaction).await?;
     Ok(row.map(|row| row.try_get("id")).transpose()?)
+}
+
+fn ids_of(batch: &[u8]) -> Vec<Uuid> {
+    let (ids, _) = batch.as_chunks::<16>();
+    ids.iter().map(|id| Uuid::from_bytes(*id)).collect()
 }
 
 /// Returns a key that nobody can guess and that says nothing about the user's token: 128 random bits.

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Checker, Fields, Place, Scope, refusals::CREDENTIALS};
+use super::{Checker, Fields, Phase, Place, refusals::CREDENTIALS};
 use crate::{
     config::DownstreamApis,
     workflow::{
@@ -37,16 +37,9 @@ impl Checker<'_> {
         let headers = self.pairs(&fields, "headers");
         let query = self.pairs(&fields, "query");
         let body =
-            fields.get("body").and_then(|(value, place)| self.template(value, &place, Scope::Task));
+            fields.get("body").and_then(|(value, place)| self.template(value, &place, Phase::Task));
         let output = self.output(&fields);
-        let redirect = match fields.get("redirect") {
-            Some((Value::Bool(redirect), _)) => *redirect,
-            Some((_, place)) => {
-                self.refuse(&place, "This must be `true` or `false`.");
-                false
-            }
-            None => false,
-        };
+        let redirect = self.boolean(&fields, "redirect");
         let (api, address) = endpoint?;
         Some(HttpCall { method: method?.0, address, api, headers, query, body, output, redirect })
     }
@@ -73,7 +66,7 @@ impl Checker<'_> {
             Ok(None) => Address::Literal(
                 UriTemplate::parse(text).map_err(|detail| self.refuse(&uri_place, detail)).ok()?,
             ),
-            _ => Address::Computed(self.expression(text, &uri_place, Scope::Task)?),
+            _ => Address::Computed(self.expression(text, &uri_place, Phase::Task)?),
         };
         let api = match (api, &address) {
             (Some(api), _) => api?,
@@ -159,7 +152,7 @@ impl Checker<'_> {
         if let Value::String(text) = value
             && whole_expression(text) != Ok(None)
         {
-            return self.template(value, &place, Scope::Task);
+            return self.template(value, &place, Phase::Task);
         }
         let Some(object) = value.as_object() else {
             self.refuse(&place, "This must be an object or an expression `${ … }`.");
@@ -174,7 +167,7 @@ impl Checker<'_> {
                 self.refuse(&place, "This must be a string, a number or a boolean.");
             }
         }
-        self.template(value, &place, Scope::Task)
+        self.template(value, &place, Phase::Task)
     }
 
     fn header_field(&mut self, name: &str, value: &Value, place: &Place) {

@@ -24,6 +24,11 @@ impl Place {
         }
         Self(pointer)
     }
+
+    /// The place at `pointer` within this one.
+    pub(super) fn below(&self, pointer: &str) -> Self {
+        Self(format!("{}{pointer}", self.0))
+    }
 }
 
 /// As a JSON Pointer (RFC 6901).
@@ -86,6 +91,18 @@ impl Checker<'_> {
             self.refuse(place, "This must be an object.");
         }
         object
+    }
+
+    /// An optional property that is false if it is not there.
+    pub(super) fn boolean(&mut self, fields: &Fields<'_>, name: &str) -> bool {
+        match fields.get(name) {
+            Some((Value::Bool(value), _)) => *value,
+            Some((_, place)) => {
+                self.refuse(&place, "This must be `true` or `false`.");
+                false
+            }
+            None => false,
+        }
     }
 
     pub(super) fn string<'v>(&mut self, value: &'v Value, place: &Place) -> Option<&'v str> {

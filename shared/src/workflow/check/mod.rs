@@ -1,26 +1,33 @@
 //! From a JSON value to a [`Workflow`], or to everything that is wrong with it.
 
 mod call;
+mod error;
 mod fields;
 mod refusals;
 mod task;
 
 use serde_json::Value;
 
-use self::fields::{Fields, Place};
+use self::{
+    error::Reusable,
+    fields::{Fields, Place},
+};
 use super::{
-    document::Workflow,
-    expressions::{Expression, Scope, Template, whole_expression},
+    cage::{Cage, Cages, Interrupted},
+    document::{Shaping, Workflow},
+    expressions::{Expression, Phase, Scope, Template, whole_expression},
     parse::{Problem, is_too_deep},
+    schema::Schema,
 };
 use crate::config::{DownstreamApis, Limits};
 
 /// More problems than this help nobody.
 const MAX_PROBLEMS: usize = 100;
 
-/// Checks a document and compiles its expressions.
+/// Checks a document that was accepted before, and compiles its tree-shaped expressions.
 ///
-/// With `apis`, names and literal addresses, methods and paths are checked too, and the interpreter
+/// Its other expressions are known to be right since [`check_submitted`], and not looked at. With
+/// `apis`, names and literal addresses, methods and paths are checked too, and the interpreter
 /// decides about computed ones by what was configured then. Without, a call's address is only joined.
 ///
 /// # Errors
@@ -30,19 +37,86 @@ pub fn check(
     limits: &Limits,
     apis: Option<&DownstreamApis>,
 ) -> Result<Workflow, Vec<Problem>> {
-    let root = Place::default();
-    let mut checker =
-        Checker { limits, configuration: apis, problems: Vec::new(), tasks: 0, apis: Vec::new() };
-    let workflow = if is_too_deep(document) {
-        checker.refuse(&root, "The document is nested deeper than 128 levels.");
-        None
-    } else {
-        checker.workflow(document, &root)
-    };
+    let (workflow, checker) = read(document, limits, apis);
     match workflow {
         Some(workflow) if checker.problems.is_empty() => Ok(workflow),
         _ => Err(checker.problems),
     }
+}
+
+/// Checks a document of which nothing is known, as [`check`] does, and every expression of it.
+///
+/// Those that are not tree-shaped are compiled in one child process of `cages`, if there are any.
+/// Blocks meanwhile: a few milliseconds, and as long as the limits allow for what is hostile.
+///
+/// # Errors
+/// - [`CheckError::Problems`]: all at once, with pointers into the document.
+/// - [`CheckError::Interrupted`]: the machine is too busy; ask again later.
+pub fn check_submitted(
+    document: &Value,
+    limits: &Limits,
+    apis: Option<&DownstreamApis>,
+    cages: &Cages,
+) -> Result<Workflow, CheckError> {
+    let (workflow, mut checker) = read(document, limits, apis);
+    let cage = Cage::new(cages);
+    for Caged { place, source, variables } in std::mem::take(&mut checker.caged) {
+        // What killed a child is refused; more of its kind need not be tried.
+        if cage.is_spent() || cage.is_interrupted() {
+            break;
+        }
+        if let Err(detail) = cage.compile(&source, &variables) {
+            checker.refuse(&place, detail);
+        }
+    }
+    if cage.is_interrupted() {
+        return Err(CheckError::Interrupted(Interrupted));
+    }
+    match workflow {
+        Some(workflow) if checker.problems.is_empty() && !cage.is_spent() => Ok(workflow),
+        _ => Err(CheckError::Problems(checker.problems)),
+    }
+}
+
+/// Why a document is not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// Everything that is wrong with it.
+    #[error("the document has {} problem(s)", .0.len())]
+    Problems(Vec<Problem>),
+    /// Its expressions could not be compiled now.
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
+}
+
+fn read<'a>(
+    document: &Value,
+    limits: &'a Limits,
+    apis: Option<&'a DownstreamApis>,
+) -> (Option<Workflow>, Checker<'a>) {
+    let root = Place::default();
+    let mut checker = Checker {
+        limits,
+        configuration: apis,
+        problems: Vec::new(),
+        tasks: 0,
+        apis: Vec::new(),
+        reusable: Reusable::default(),
+        locals: Vec::new(),
+        caged: Vec::new(),
+    };
+    if is_too_deep(document) {
+        checker.refuse(&root, "The document is nested deeper than 128 levels.");
+        return (None, checker);
+    }
+    (checker.workflow(document, &root), checker)
+}
+
+/// An expression that only a cage can tell to be right.
+struct Caged {
+    place: Place,
+    source: String,
+    variables: Vec<String>,
 }
 
 /// What is known so far while a document is read.
@@ -52,6 +126,10 @@ struct Checker<'a> {
     problems: Vec<Problem>,
     tasks: usize,
     apis: Vec<String>,
+    reusable: Reusable,
+    /// Variables of the loops and handlers around the present place.
+    locals: Vec<String>,
+    caged: Vec<Caged>,
 }
 
 impl Checker<'_> {
@@ -63,21 +141,20 @@ impl Checker<'_> {
     }
 
     fn workflow(&mut self, document: &Value, root: &Place) -> Option<Workflow> {
-        let known = ["document", "input", "use", "do", "output", "evaluate"];
-        let fields = self.fields(document, root, &known, |name| match name {
-            "timeout" => Some(refusals::not_yet(name)),
-            "schedule" => Some("A job runs once; start it again from outside.".to_owned()),
-            _ => None,
+        let known = ["document", "input", "use", "timeout", "do", "output", "evaluate"];
+        let fields = self.fields(document, root, &known, |name| {
+            (name == "schedule").then(|| "A job runs once; start it again from outside.".to_owned())
         })?;
         let header = self
             .required(&fields, "document")
             .and_then(|(value, place)| self.header(value, &place));
-        let input_from = self.filter(&fields, "input", "from", Scope::WorkflowInput);
+        let input = self.shaping(&fields, "input", "from", Phase::WorkflowInput);
         if let Some((value, place)) = fields.get("use") {
-            self.fields(value, &place, &[], |name| Some(refusals::reusable(name)));
+            self.reusable(value, &place);
         }
+        let timeout = self.timeout(&fields, Phase::WorkflowInput);
         let tasks = self.required(&fields, "do").map(|(value, place)| self.tasks(value, &place, 1));
-        let output_as = self.filter(&fields, "output", "as", Scope::WorkflowOutput);
+        let output = self.shaping(&fields, "output", "as", Phase::WorkflowOutput);
         if let Some((value, place)) = fields.get("evaluate") {
             self.evaluate(value, &place);
         }
@@ -88,8 +165,9 @@ impl Checker<'_> {
             namespace,
             name,
             version,
-            input_from,
-            output_as,
+            input,
+            output,
+            timeout,
             tasks: tasks?,
             configuration: self.configuration.map(|configured| {
                 let named = self.apis.iter();
@@ -98,6 +176,7 @@ impl Checker<'_> {
                     .collect()
             }),
             apis: std::mem::take(&mut self.apis),
+            is_caged: !self.caged.is_empty(),
         })
     }
 
@@ -151,47 +230,77 @@ impl Checker<'_> {
         }
     }
 
-    /// `input.from`, `output.as`, `export.as`: a string is an expression with or without `${ }`.
-    fn filter(&mut self, fields: &Fields, name: &str, key: &str, scope: Scope) -> Option<Template> {
-        let (value, place) = fields.get(name)?;
-        let fields = self.fields(value, &place, &[key], |name| {
-            let detail = "`schema` is not supported yet; the data would not be checked.";
-            (name == "schema").then(|| detail.to_owned())
-        })?;
-        let (value, place) = fields.get(key)?;
-        match value {
+    /// `input`, `output` or `export`; in its `from` or `as` a string is an expression with or without
+    /// `${ }`.
+    fn shaping(&mut self, fields: &Fields<'_>, name: &str, key: &str, phase: Phase) -> Shaping {
+        let Some((value, place)) = fields.get(name) else {
+            return Shaping::default();
+        };
+        let Some(fields) = self.fields(value, &place, &[key, "schema"], |_| None) else {
+            return Shaping::default();
+        };
+        let template = fields.get(key).and_then(|(value, place)| match value {
             Value::String(text) => {
-                let expression = self.expression(text, &place, scope)?;
+                let expression = self.expression(text, &place, phase)?;
                 Some(Template::Expression(Box::new(expression)))
             }
-            Value::Object(_) => self.template(value, &place, scope),
+            Value::Object(_) => self.template(value, &place, phase),
             _ => {
                 self.refuse(&place, "This must be an expression or an object.");
                 None
             }
+        });
+        let schema = fields.get("schema").and_then(|(value, place)| self.schema(value, &place));
+        Shaping { template, schema }
+    }
+
+    fn schema(&mut self, value: &Value, place: &Place) -> Option<Schema> {
+        let fields = self.fields(value, place, &["format", "document"], |name| {
+            (name == "resource").then(|| refusals::ELSEWHERE.to_owned())
+        })?;
+        if let Some((value, place)) = fields.get("format")
+            && value != "json"
+        {
+            self.refuse(&place, "Only JSON Schema is supported; write `json`.");
         }
+        if fields.object.contains_key("resource") {
+            return None;
+        }
+        let (value, place) = self.required(&fields, "document")?;
+        if !value.is_object() && !value.is_boolean() {
+            self.refuse(&place, "This must be a JSON Schema.");
+            return None;
+        }
+        let compiled = Schema::compile(value);
+        compiled.map_err(|(within, detail)| self.refuse(&place.below(&within), detail)).ok()
     }
 
     /// A string that is an expression, with or without `${ }`.
-    fn expression(&mut self, text: &str, place: &Place, scope: Scope) -> Option<Expression> {
+    fn expression(&mut self, text: &str, place: &Place, phase: Phase) -> Option<Expression> {
         let source = whole_expression(text).map(|inner| inner.unwrap_or(text));
+        let scope = Scope { phase, locals: &self.locals };
         let compiled = source
             .and_then(|source| Expression::compile(source, scope, self.limits.expression_bytes));
-        compiled.map_err(|detail| self.refuse(place, detail)).ok()
+        let compiled = compiled.map_err(|detail| self.refuse(place, detail)).ok()?;
+        if let Some((source, variables)) = compiled.caged() {
+            let (source, variables) = (source.to_owned(), variables.to_vec());
+            self.caged.push(Caged { place: place.clone(), source, variables });
+        }
+        Some(compiled)
     }
 
     /// A value in which strings of the form `${ … }` are expressions.
-    fn template(&mut self, value: &Value, place: &Place, scope: Scope) -> Option<Template> {
+    fn template(&mut self, value: &Value, place: &Place, phase: Phase) -> Option<Template> {
         match value {
             Value::String(text) if whole_expression(text) != Ok(None) => {
-                let expression = self.expression(text, place, scope)?;
+                let expression = self.expression(text, place, phase)?;
                 Some(Template::Expression(Box::new(expression)))
             }
             Value::Array(items) => {
                 let items: Vec<_> = items
                     .iter()
                     .enumerate()
-                    .map(|(index, item)| self.template(item, &place.at(&index), scope))
+                    .map(|(index, item)| self.template(item, &place.at(&index), phase))
                     .collect();
                 items.into_iter().collect::<Option<_>>().map(Template::Array)
             }
@@ -199,7 +308,7 @@ impl Checker<'_> {
                 let fields: Vec<_> = fields
                     .iter()
                     .map(|(key, field)| {
-                        Some((key.clone(), self.template(field, &place.at(key), scope)?))
+                        Some((key.clone(), self.template(field, &place.at(key), phase)?))
                     })
                     .collect();
                 fields.into_iter().collect::<Option<_>>().map(Template::Object)
@@ -244,4 +353,4 @@ fn is_semantic_version(text: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

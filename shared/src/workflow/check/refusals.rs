@@ -3,18 +3,17 @@
 use serde_json::Value;
 
 /// Kinds of task that are not supported yet or never will be.
-pub(super) const TASKS: [&str; 8] =
-    ["fork", "for", "switch", "try", "raise", "listen", "emit", "run"];
+pub(super) const TASKS: [&str; 3] = ["listen", "emit", "run"];
 
 /// Properties that belong to such a kind.
-pub(super) const TASK_PROPERTIES: [&str; 3] = ["while", "catch", "foreach"];
+pub(super) const TASK_PROPERTIES: [&str; 1] = ["foreach"];
 
 pub(super) const CREDENTIALS: &str =
     "Credentials cannot be part of a workflow. Name a configured downstream API with `use`.";
 
-const ELSEWHERE: &str = "Definitions are never fetched from elsewhere.";
+pub(super) const ELSEWHERE: &str = "Definitions are never fetched from elsewhere.";
 
-pub(super) fn not_yet(name: &str) -> String {
+fn not_yet(name: &str) -> String {
     format!("`{name}` is not supported yet.")
 }
 
@@ -49,7 +48,7 @@ pub(super) fn reusable(name: &str) -> String {
         "secrets" => "Secrets are not available to workflows.".into(),
         "catalogs" => ELSEWHERE.into(),
         "extensions" => "Extensions are not supported.".into(),
-        "functions" | "retries" | "timeouts" | "errors" => not_yet(&format!("use.{name}")),
+        "functions" => not_yet("use.functions"),
         _ => format!("Unknown property `{name}`."),
     }
 }

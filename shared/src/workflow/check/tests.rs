@@ -22,17 +22,28 @@ fn apis() -> DownstreamApis {
 }
 
 /// A document with one of everything that is supported.
-fn sample() -> Value {
+pub(in crate::workflow) fn sample() -> Value {
+    let schema = json!({ "format": "json", "document": { "type": "object" } });
+    let policy = json!({
+        "when": ".status >= 500",
+        "exceptWhen": ".status == 505",
+        "delay": { "seconds": 2 },
+        "backoff": { "exponential": {} },
+        "jitter": { "from": { "milliseconds": 0 }, "to": { "seconds": 1 } },
+        "limit": { "attempt": { "count": 5, "duration": "PT1M" }, "duration": { "hours": 1 } }
+    });
     json!({
         "document": {
             "dsl": "1.0.3", "namespace": "acme", "name": "sample", "version": "1.0.0-rc.1",
             "title": "t", "summary": "s", "tags": {}, "metadata": {}
         },
         "input": { "from": ".order" },
+        "timeout": { "after": { "days": 2 } },
         "do": [
             { "getData": {
                 "if": ".id > 0",
-                "input": { "from": { "id": "${ .id }" } },
+                "input": { "from": { "id": "${ .id }" }, "schema": schema },
+                "timeout": { "after": "PT1H" },
                 "call": "http",
                 "with": {
                     "method": "get",
@@ -43,19 +54,64 @@ fn sample() -> Value {
                     "output": "response",
                     "redirect": true
                 },
-                "output": { "as": ".content" },
-                "export": { "as": "{ seen: $output, before: $context }" },
+                "output": { "as": ".content", "schema": schema },
+                "export": { "as": "{ seen: $output, before: $context }", "schema": schema },
                 "then": "group",
                 "metadata": { "any": "thing" }
             } },
             { "group": { "do": [
-                { "pause": { "wait": { "minutes": 5 } } },
+                { "pause": { "wait": { "minutes": 5 }, "timeout": "short" } },
                 { "fix": { "set": { "a": "${ $task.name }" }, "then": "exit" } }
-            ] } }
+            ] } },
+            { "each": {
+                "for": { "each": "order", "in": ".orders", "at": "position" },
+                "while": "$position < 10 and $order.open",
+                "do": [ { "add": { "set": { "sum": "${ .sum + $order.price }" } } } ]
+            } },
+            { "colours": {
+                "for": { "in": [ { "name": "red" }, { "name": "${ .x }" } ] },
+                "do": [ { "paint": { "set": { "last": "${ [$item, $index] }" } } } ]
+            } },
+            { "both": { "fork": { "compete": true, "branches": [
+                { "left": { "wait": "PT1S" } },
+                { "right": { "set": { "a": 1 } } }
+            ] } } },
+            { "choose": { "switch": [
+                { "large": { "when": ".sum > 100", "then": "refuse" } },
+                { "other": { "then": "careful" } }
+            ] } },
+            { "refuse": { "raise": { "error": {
+                "type": "https://acme.example/errors/too-much", "status": 400, "title": "Too much",
+                "detail": "${ \"\\(.sum) is too much\" }", "instance": "/somewhere"
+            } } } },
+            { "again": { "raise": { "error": "tooMuch" } } },
+            { "careful": {
+                "try": [ { "risk": { "set": { "a": 1 } } } ],
+                "catch": {
+                    "errors": { "with": {
+                        "type": "https://open-workflow-specification.org/spec/1.0.0/errors/communication",
+                        "status": 503, "title": "t", "detail": "d", "instance": "/do"
+                    } },
+                    "as": "problem",
+                    "when": "$problem.status > 500",
+                    "exceptWhen": ".status == 501",
+                    "retry": policy.clone(),
+                    "do": [ { "report": { "set": { "error": "${ $problem }" } } } ],
+                    "then": "known"
+                }
+            } },
+            { "known": {
+                "try": [ { "risk": { "set": { "a": 1 } } } ],
+                "catch": { "retry": "patient" }
+            } }
         ],
         "output": { "as": "{ result: . }" },
         "evaluate": { "language": "jq", "mode": "strict" },
-        "use": {}
+        "use": {
+            "timeouts": { "short": { "after": { "seconds": 1 } } },
+            "retries": { "patient": policy },
+            "errors": { "tooMuch": { "type": "${ .kind }", "status": 422 } }
+        }
     })
 }
 
@@ -90,9 +146,29 @@ fn the_sample_is_accepted() {
 fn no_property_can_be_misspelt() {
     /// Pointers of all objects of the document whose properties are not free.
     fn properties(value: &Value, pointer: &str, found: &mut Vec<String>) {
-        let free = ["/tags", "/metadata", "/headers", "/query", "/body", "/set", "/input/from"];
+        let free = [
+            "/tags",
+            "/metadata",
+            "/headers",
+            "/query",
+            "/body",
+            "/set",
+            "/input/from",
+            "/for/in",
+            "/schema/document",
+            "/use/timeouts",
+            "/use/retries",
+            "/use/errors",
+        ];
         match value {
             _ if free.iter().any(|end| pointer.ends_with(end)) => {}
+            Value::Array(items) if NAMED.iter().any(|end| pointer.ends_with(end)) => {
+                for (index, item) in items.iter().enumerate() {
+                    for (name, item) in item.as_object().unwrap() {
+                        properties(item, &format!("{pointer}/{index}/{name}"), found);
+                    }
+                }
+            }
             Value::Object(fields) => {
                 for (key, field) in fields {
                     found.push(format!("{pointer}/{key}"));
@@ -107,15 +183,17 @@ fn no_property_can_be_misspelt() {
             _ => {}
         }
     }
+    /// Lists whose items have names of their own.
+    const NAMED: [&str; 5] = ["/do", "/branches", "/switch", "/try", "/catch/do"];
     let mut pointers = Vec::new();
     properties(&sample(), "", &mut pointers);
-    let names = ["getData", "group", "pause", "fix"];
+    let policy = &sample()["use"]["retries"]["patient"];
+    properties(policy, "/use/retries/patient", &mut pointers);
+    properties(&sample()["use"]["errors"]["tooMuch"], "/use/errors/tooMuch", &mut pointers);
+    properties(&sample()["use"]["timeouts"]["short"], "/use/timeouts/short", &mut pointers);
     let mut refused = 0;
     for pointer in &pointers {
         let (parent, key) = pointer.rsplit_once('/').unwrap();
-        if names.contains(&key) {
-            continue;
-        }
         let mut document = sample();
         let object = document.pointer_mut(parent).unwrap().as_object_mut().unwrap();
         let value = object.remove(key).unwrap();
@@ -125,14 +203,14 @@ fn no_property_can_be_misspelt() {
         assert!(found.iter().any(|(pointer, _)| *pointer == place), "{place}: {found:?}");
         refused += 1;
     }
-    assert!(refused > 40, "{refused}");
+    assert!(refused > 140, "{refused}");
 }
 
 #[test]
 fn all_problems_come_at_once() {
     let document = json!({
         "document": { "dsl": "0.8", "namespace": "a b", "name": "b", "version": "1" },
-        "use": { "secrets": ["s"], "authentications": {}, "retries": {} },
+        "use": { "secrets": ["s"], "authentications": {}, "functions": {} },
         "schedule": {},
         "do": [
             { "a": { "run": { "shell": {} } } },
@@ -149,7 +227,7 @@ fn all_problems_come_at_once() {
         "/document/version",
         "/use/secrets",
         "/use/authentications",
-        "/use/retries",
+        "/use/functions",
         "/do/0/a/run",
         "/do/1/a",
         "/do/1/a/set/x",
@@ -164,12 +242,6 @@ fn all_problems_come_at_once() {
 #[test]
 fn constructs_outside_the_subset_are_refused_by_name() {
     let not_yet = |name: &str| format!("`{name}` is not supported yet.");
-    refused(&json!({"fork": {"branches": []}}), "/do/0/x/fork", &not_yet("fork"));
-    refused(&json!({"for": {"in": ".a"}, "do": []}), "/do/0/x/for", &not_yet("for"));
-    refused(&json!({"for": {"in": ".a"}, "while": ".", "do": []}), "/do/0/x/for", &not_yet("for"));
-    refused(&json!({"switch": []}), "/do/0/x/switch", &not_yet("switch"));
-    refused(&json!({"try": [], "catch": {}}), "/do/0/x/try", &not_yet("try"));
-    refused(&json!({"raise": {}}), "/do/0/x/raise", &not_yet("raise"));
     refused(&json!({"emit": {}}), "/do/0/x/emit", &not_yet("emit"));
     refused(&json!({"run": {"workflow": {}}}), "/do/0/x/run", &not_yet("run.workflow"));
     refused(
@@ -182,16 +254,6 @@ fn constructs_outside_the_subset_are_refused_by_name() {
         "/do/0/x/listen",
         "`listen` is not supported yet; poll with `call: http` and `wait`.",
     );
-    refused(
-        &json!({"wait": "PT1S", "timeout": {"after": "PT1S"}}),
-        "/do/0/x/timeout",
-        &not_yet("timeout"),
-    );
-    refused(
-        &json!({"wait": "PT1S", "input": {"schema": {}}}),
-        "/do/0/x/input/schema",
-        "`schema` is not supported yet; the data would not be checked.",
-    );
     for (function, detail) in [
         ("openapi", "`call: openapi` is not supported yet; use `call: http`."),
         ("grpc", "`call: grpc` is not supported; use `call: http`."),
@@ -200,11 +262,21 @@ fn constructs_outside_the_subset_are_refused_by_name() {
     ] {
         refused(&json!({"call": function, "with": {}}), "/do/0/x/call", detail);
     }
-    refused(&json!({"if": "."}), "/do/0/x", "A task has one of `do`, `call`, `set`, `wait`.");
+    refused(
+        &json!({"if": "."}),
+        "/do/0/x",
+        "A task has one of `for`, `do`, `call`, `set`, `wait`, `fork`, `switch`, `raise`, `try`.",
+    );
     refused(
         &json!({"set": {"a": 1}, "wait": "PT1S"}),
         "/do/0/x",
         "A task has only one of `set`, `wait`.",
+    );
+    refused(&json!({"set": {"a": 1}, "while": "."}), "/do/0/x/while", "Unknown property `while`.");
+    refused(
+        &json!({"do": [{"y": {"wait": "PT1S"}}], "with": {}}),
+        "/do/0/x/with",
+        "Unknown property `with`.",
     );
 }
 
@@ -269,6 +341,103 @@ fn headers_of_the_platform_cannot_be_set() {
 }
 
 #[test]
+fn loops_name_variables_of_their_own() {
+    let inner = json!([{"y": {"set": {"a": "${ [$item, $index] }"}}}]);
+    assert_eq!(problems(&with_task(&json!({"for": {"in": ".a"}, "do": inner}))), []);
+    let repeat = |head: Value| json!({"for": head, "while": ".", "do": [{"y": {"wait": "PT1S"}}]});
+    let head = "/do/0/x/for";
+    let refuse = |head: Value, pointer: &str, detail: &str| {
+        refused(&repeat(head), pointer, detail);
+    };
+    refuse(json!({}), head, "Property `in` is missing.");
+    refuse(json!({"in": 5}), &format!("{head}/in"), "This must be an expression or an array.");
+    refuse(
+        json!({"in": ".a", "each": "input"}),
+        &format!("{head}/each"),
+        "`$input` has a meaning already.",
+    );
+    refuse(json!({"in": ".a", "each": "index"}), head, "`each` and `at` need different names.");
+    let detail = "A variable is a letter or `_`, then at most 63 letters, digits, `_`.";
+    refuse(json!({"in": ".a", "at": "a-b"}), &format!("{head}/at"), detail);
+    refuse(json!({"in": "$item"}), &format!("{head}/in"), "Unknown variable `$item`.");
+    let no_body = json!({"for": {"in": ".a"}});
+    refused(&no_body, "/do/0/x", "Property `do` is missing.");
+    // Their variables end with them.
+    let after = json!([
+        {"x": {"for": {"in": ".a"}, "do": [{"y": {"wait": "PT1S"}}]}},
+        {"z": {"set": {"a": "${ $item }"}}}
+    ]);
+    let mut document = with_task(&json!({}));
+    document["do"] = after;
+    let unknown = ("/do/1/z/set/a".to_owned(), "Unknown variable `$item`.".to_owned());
+    assert_eq!(problems(&document), [unknown]);
+}
+
+#[test]
+fn branches_and_cases_lead_only_where_they_can() {
+    let there_is_no = |name: &str| format!("There is no task `{name}` beside this one.");
+    let branches = json!([{"a": {"wait": "PT1S", "then": "b"}}, {"b": {"wait": "PT1S"}}]);
+    let fork = json!({"fork": {"branches": branches}});
+    refused(&fork, "/do/0/x/fork/branches/0/a/then", &there_is_no("b"));
+    let compete = json!({"fork": {"branches": [{"a": {"wait": "PT1S"}}], "compete": 1}});
+    refused(&compete, "/do/0/x/fork/compete", "This must be `true` or `false`.");
+    refused(
+        &json!({"fork": {"branches": []}}),
+        "/do/0/x/fork/branches",
+        "This must be a list of tasks.",
+    );
+    let case = |case: Value| json!({"switch": [{"a": case}]});
+    refused(&case(json!({"then": "y"})), "/do/0/x/switch/0/a/then", &there_is_no("y"));
+    refused(&case(json!({"when": "."})), "/do/0/x/switch/0/a", "Property `then` is missing.");
+    refused(&json!({"switch": []}), "/do/0/x/switch", "This must be a list of cases.");
+    let two = json!({"switch": [{"a": {"then": "x"}}, {"b": {"then": "end"}}]});
+    refused(&two, "/do/0/x/switch/1/b", "There is another case without `when`.");
+    let same = json!({"switch": [{"a": {"when": ".", "then": "x"}}, {"a": {"then": "end"}}]});
+    refused(&same, "/do/0/x/switch/1/a", "There is another case `a` in this list.");
+}
+
+#[test]
+fn what_is_used_must_be_defined() {
+    let not_defined = |section: &str| format!("`x` is not defined under `use.{section}`.");
+    refused(&json!({"wait": "PT1S", "timeout": "x"}), "/do/0/x/timeout", &not_defined("timeouts"));
+    refused(&json!({"raise": {"error": "x"}}), "/do/0/x/raise/error", &not_defined("errors"));
+    let attempt = |catch: Value| json!({"try": [{"y": {"wait": "PT1S"}}], "catch": catch});
+    let retry = "/do/0/x/catch/retry";
+    refused(&attempt(json!({"retry": "x"})), retry, &not_defined("retries"));
+    let unknown = "Unknown variable `$problem`.";
+    let when = json!({"as": "error", "retry": {"when": "$problem.status"}});
+    refused(&attempt(when), &format!("{retry}/when"), unknown);
+    let both = json!({"retry": {"backoff": {"linear": {}, "constant": {}}}});
+    let one_of = "Write one of `constant`, `linear`, `exponential`.";
+    refused(&attempt(both), &format!("{retry}/backoff"), one_of);
+    let jitter = json!({"retry": {"jitter": {"from": "PT2S", "to": "PT1S"}}});
+    refused(&attempt(jitter), &format!("{retry}/jitter"), "`from` is longer than `to`.");
+    let status = json!({"type": "https://x.example", "status": 42});
+    let detail = "This must be a status code from 100 to 599.";
+    refused(&json!({"raise": {"error": status}}), "/do/0/x/raise/error/status", detail);
+    // What is wrong with a definition is said once, however often it is used.
+    let mut document = with_task(&json!({"raise": {"error": "x"}}));
+    document["use"] =
+        json!({"errors": {"x": {"type": "a b", "status": 400}}, "retries": {"1": {}}});
+    let pointers: Vec<_> = problems(&document).into_iter().map(|(pointer, _)| pointer).collect();
+    assert_eq!(pointers, ["/use/retries/1", "/use/errors/x/type"]);
+}
+
+#[test]
+fn schemas_are_refused_where_they_stand() {
+    let with_schema = |schema: Value| json!({"wait": "PT1S", "output": {"schema": schema}});
+    let schema = "/do/0/x/output/schema";
+    let endpoint = json!({"endpoint": "https://x.example/schema.json"});
+    let elsewhere = "Definitions are never fetched from elsewhere.";
+    refused(&with_schema(json!({"resource": endpoint})), &format!("{schema}/resource"), elsewhere);
+    let avro = json!({"format": "avro", "document": {}});
+    let only = "Only JSON Schema is supported; write `json`.";
+    refused(&with_schema(avro), &format!("{schema}/format"), only);
+    let remote = json!({"document": {"properties": {"a": {"$ref": "https://x.example/a"}}}});
+    refused(&with_schema(remote), &format!("{schema}/document/properties/a/$ref"), elsewhere);
+}
+
+#[test]
 fn limits_are_kept() {
     let limits = Limits { tasks: 2, nesting: 2, expression_bytes: 10, ..Limits::default() };
     let pointers = |document: &Value| {
@@ -283,6 +452,22 @@ fn limits_are_kept() {
     assert_eq!(pointers(&document), ["/do/2"]);
     let nested = with_task(&json!({"do": [{"y": {"do": [{"z": set("")}]}}]}));
     assert_eq!(pointers(&nested), ["/do/0/x/do/0/y/do"]);
+
+    let limits = Limits { branches: 2, loop_items: 2, ..Limits::default() };
+    let problem = |task: Value| {
+        let problems = check(&with_task(&task), &limits, None).err().unwrap_or_default();
+        problems.into_iter().map(|problem| problem.detail).next()
+    };
+    let branches = |count| (0..count).map(|n| json!({(format!("b{n}")): set("")})).collect();
+    let fork = |count| json!({"fork": {"branches": Value::Array(branches(count))}});
+    assert_eq!(problem(fork(2)), None);
+    assert_eq!(problem(fork(3)).as_deref(), Some("A fork has at most 2 branches."));
+    let repeat = |count| json!({"for": {"in": vec![1; count]}, "do": [{"y": set("")}]});
+    assert_eq!(problem(repeat(2)), None);
+    assert_eq!(problem(repeat(3)).as_deref(), Some("A loop has at most 2 items."));
+    let long = "x".repeat(64);
+    assert_eq!(problem(json!({"do": [{(long): set("")}]})), None);
+    assert!(problem(json!({"do": [{("x".repeat(65)): set("")}]})).is_some());
 }
 
 #[test]
@@ -292,6 +477,14 @@ fn totals_count_tasks_that_do_something() {
     let inner = json!([{"a": {"wait": "PT1S"}}, {"b": {"wait": "PT1S", "then": "end"}}]);
     assert_eq!(total(&with_task(&json!({"do": inner}))), Some(2));
     assert_eq!(total(&with_task(&json!({"wait": "PT1S", "then": "x"}))), None);
+    let wait = json!({"wait": "PT1S"});
+    assert_eq!(total(&with_task(&json!({"for": {"in": "."}, "do": [{"a": wait}]}))), None);
+    let branches = json!([{"a": wait}, {"b": {"do": [{"c": wait}, {"d": wait}]}}]);
+    assert_eq!(total(&with_task(&json!({"fork": {"branches": branches}}))), Some(3));
+    let handled = json!({"try": [{"a": wait}, {"b": wait}], "catch": {"do": [{"c": wait}]}});
+    assert_eq!(total(&with_task(&handled)), Some(2));
+    let switch = |then: &str| with_task(&json!({"switch": [{"a": {"then": then}}]}));
+    assert_eq!((total(&switch("end")), total(&switch("x"))), (Some(1), None));
 }
 
 /// The specification's published files, which are not part of this repository.
@@ -337,8 +530,21 @@ fn published_examples_are_accepted_or_refused_by_name() {
     println!("{} of {} accepted: {accepted:?}", accepted.len(), examples.len());
     let expected = [
         "call-http-endpoint-interpolation-shorthand.yaml",
+        "call-http-query-headers-expressions.yaml",
+        "call-http-query-parameters.yaml",
+        "call-http-redirect.yaml",
+        "conditional-task.yaml",
         "do-multiple.yaml",
         "do-single.yaml",
+        "for-inline-array.yaml",
+        "fork.yaml",
+        "raise-inline.yaml",
+        "raise-reusable.yaml",
+        "switch-then-string.yaml",
+        "try-catch-retry-inline.yaml",
+        "try-catch-retry-reusable.yaml",
+        "try-catch-then-directive.yaml",
+        "try-catch.yaml",
         "wait-duration-inline.yaml",
         "wait-duration-iso8601.yaml",
     ];

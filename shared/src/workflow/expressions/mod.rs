@@ -1,134 +1,149 @@
-//! Runtime expressions: jq, as far as it is tree-shaped.
+//! Runtime expressions: jq.
 //!
 //! jq is a programming language without bounds on time or memory, and this process holds tokens. So an
-//! expression runs here only if `whitelist.rs` finds that it has one result, made of bounded copies of
-//! its data. What runs it is jaq's core without its standard library: nothing can read a file, the
-//! environment or another input.
+//! expression runs here only if `whitelist.rs` finds that it is tree-shaped: that it has one result, made
+//! of bounded copies of its data. What runs it is jaq's core without its standard library: nothing can
+//! read a file, the environment or another input. Everything else runs in a [`Cage`], with the same
+//! jaq; so there is one meaning of each expression, wherever it runs.
 
+mod program;
 mod template;
 mod value;
 mod whitelist;
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, cell::Cell, fmt};
 
-use jaq_core::{
-    Compiler, Ctx, Filter, Vars,
-    data::JustLut,
-    load::{Arena, File, Loader, parse},
-};
-use jaq_json::Val;
 use serde_json::Value;
 
+pub(super) use program::Program;
 pub(super) use template::{Template, whole_expression};
-pub(super) use whitelist::Scope;
+use whitelist::Unfit;
+pub(super) use whitelist::{Phase, Scope};
 
-/// How many bytes of copies one evaluation may need, as a product of data and expression.
+use super::cage::{Cage, Cages};
+
+/// How many bytes of copies one evaluation may need, as a product of data and expression; and how
+/// many of data may go to a cage.
 const COPIED_BYTES: usize = 16 * 1024 * 1024;
 
 /// How many bytes the expressions of one step may look at and give: what a step takes at most, in
 /// memory, and so in time.
-pub(super) const WORK_BYTES: usize = 64 * 1024 * 1024;
+const WORK_BYTES: usize = 64 * 1024 * 1024;
 
-/// What expressions may call: the literals that jq writes as filters.
-const PRELUDE: &str = "def true: 0 == 0; def false: 0 != 0; def null: [][0];";
+/// How many of those bytes are enough for one step, so that others get their turn.
+const STEP_BYTES: usize = WORK_BYTES / 16;
 
-/// The variables of the specification (*Runtime expression arguments*).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Variable {
-    Context,
-    Input,
-    Output,
-    Task,
-    Workflow,
-    Runtime,
+/// What evaluates the expressions of one step.
+pub(super) struct Evaluator<'c> {
+    cage: Cage<'c>,
+    /// Bytes looked at and given so far.
+    work: Cell<usize>,
 }
 
-impl Variable {
-    const ALL: [Self; 6] =
-        [Self::Context, Self::Input, Self::Output, Self::Task, Self::Workflow, Self::Runtime];
+impl<'c> Evaluator<'c> {
+    pub(super) fn new(cages: &'c Cages) -> Self {
+        Self { cage: Cage::new(cages), work: Cell::new(0) }
+    }
 
-    fn name(self) -> &'static str {
-        match self {
-            Self::Context => "$context",
-            Self::Input => "$input",
-            Self::Output => "$output",
-            Self::Task => "$task",
-            Self::Workflow => "$workflow",
-            Self::Runtime => "$runtime",
-        }
+    /// Whether the expressions of this step took so much that others should get their turn.
+    pub(super) fn is_spent(&self) -> bool {
+        self.work.get() >= STEP_BYTES || self.cage.is_spent()
+    }
+
+    /// Whether an expression was given up because the machine is busy. Nothing that was made of its
+    /// result, which is an error, counts.
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.cage.is_interrupted()
+    }
+
+    fn add(&self, bytes: usize) -> usize {
+        self.work.set(self.work.get().saturating_add(bytes));
+        self.work.get()
     }
 }
 
-/// A compiled expression.
+/// An expression of a document.
 pub(super) struct Expression {
     source: String,
-    filter: Filter<JustLut<Val>>,
-    /// Which variables it names; the others are not even converted.
-    variables: Vec<Variable>,
-    /// How many copies of its data it may make on the way.
-    copies: usize,
+    /// The variables it needs, without `$`, in the order in which its program expects them. The others
+    /// are not even converted.
+    variables: Vec<String>,
+    place: Place,
+}
+
+/// Where an expression is evaluated.
+enum Place {
+    /// In this process, where it may make this many copies of its data on the way.
+    Here(Program, usize),
+    Cage,
 }
 
 impl Expression {
-    /// Compiles `source`, without `${` and `}`; the error is a sentence for the author.
-    pub(super) fn compile(source: &str, scope: Scope, max_bytes: usize) -> Result<Self, String> {
+    /// Compiles `source`, without `${` and `}`, if it is tree-shaped; anything else may be no
+    /// expression at all, see [`Expression::caged`]. The error is a sentence for the author.
+    pub(super) fn compile(
+        source: &str,
+        scope: Scope<'_>,
+        max_bytes: usize,
+    ) -> Result<Self, String> {
         if source.len() > max_bytes {
             return Err(format!("An expression is at most {max_bytes} bytes long."));
         }
-        let shape = whitelist::examine(source, scope)?;
-        let invalid = || "This is not a valid jq expression.".to_owned();
-        let prelude = parse(PRELUDE, |parser| parser.defs()).ok_or_else(invalid)?;
-        let arena = Arena::default();
-        let modules = Loader::new(prelude)
-            .load(&arena, File { code: source, path: () })
-            .map_err(|_| invalid())?;
-        let filter = Compiler::<&str, JustLut<Val>>::default()
-            .with_global_vars(Variable::ALL.map(Variable::name))
-            .compile(modules)
-            .map_err(|_| invalid())?;
-        let source = source.trim().to_owned();
-        Ok(Self { source, filter, variables: shape.variables, copies: shape.copies })
+        let (variables, place) = match whitelist::examine(source, scope) {
+            Ok(shape) => {
+                let program = Program::tree(source, &shape.variables)?;
+                (shape.variables, Place::Here(program, shape.copies))
+            }
+            // Who looks for a name as text finds each that it names, and sometimes another.
+            Err(Unfit::NoTree) => {
+                let named = |name: &String| source.contains(&format!("${name}"));
+                (scope.variables().filter(named).collect(), Place::Cage)
+            }
+            Err(Unfit::Invalid(detail)) => return Err(detail),
+        };
+        Ok(Self { source: source.trim().to_owned(), variables, place })
     }
 
-    /// Evaluates this on `data`; `variable` is asked for those it names.
+    /// What a cage is asked about this expression before its document is accepted: source and variables.
+    pub(super) fn caged(&self) -> Option<(&str, &[String])> {
+        match self.place {
+            Place::Here(..) => None,
+            Place::Cage => Some((&self.source, &self.variables)),
+        }
+    }
+
+    /// Evaluates this on `data`; `variable` is asked for those it names, by their names without `$`.
     ///
-    /// Adds the bytes it looked at and gave to `work`. The error is a sentence for the author.
+    /// The error is a sentence for the author; it means nothing if the evaluator was interrupted.
     pub(super) fn evaluate<'v>(
         &self,
         data: &Value,
-        variable: impl Fn(Variable) -> Cow<'v, Value>,
-        work: &mut usize,
+        variable: impl Fn(&str) -> Cow<'v, Value>,
+        evaluator: &Evaluator<'_>,
     ) -> Result<Value, String> {
-        let mut bytes = value::bytes(data);
-        let mut bound = Vec::with_capacity(Variable::ALL.len());
-        for each in Variable::ALL {
-            bound.push(if self.variables.contains(&each) {
-                let value = variable(each);
-                bytes = bytes.saturating_add(value::bytes(&value));
-                value::to_val(&value)
-            } else {
-                Val::Null
-            });
-        }
-        *work = work.saturating_add(bytes.saturating_mul(self.copies.max(1)));
-        if bytes.saturating_mul(self.copies) > COPIED_BYTES || *work > WORK_BYTES {
+        let values: Vec<_> = self.variables.iter().map(|name| variable(name)).collect();
+        let bytes = values
+            .iter()
+            .map(|value| value::bytes(value))
+            .fold(value::bytes(data), usize::saturating_add);
+        let copies = match &self.place {
+            Place::Here(_, copies) => *copies,
+            Place::Cage => 1,
+        };
+        let work = evaluator.add(bytes.saturating_mul(copies.max(1)));
+        if bytes.saturating_mul(copies) > COPIED_BYTES || work > WORK_BYTES {
             return Err(format!("`{self}` copies too much data ({bytes} bytes)."));
         }
-        let context = Ctx::<JustLut<Val>>::new(&self.filter.lut, Vars::new(bound));
-        match self.filter.id.run((context, value::to_val(data))).next() {
-            None => Ok(Value::Null),
-            Some(Ok(result)) => {
-                let result = value::from_val(&result).map_err(|why| format!("`{self}` {why}."))?;
-                *work = work.saturating_add(value::bytes(&result));
-                Ok(result)
-            }
-            Some(Err(exception)) => {
-                let why =
-                    exception.get_err().map_or_else(|_| String::new(), |error| error.to_string());
-                let why: String = why.chars().take(300).collect();
-                Err(format!("`{self}` failed: {why}"))
-            }
-        }
+        let result = match &self.place {
+            Place::Here(program, _) => program.run_on(
+                value::to_val(data),
+                values.iter().map(|value| value::to_val(value)).collect(),
+            ),
+            Place::Cage => evaluator.cage.evaluate(&self.source, &self.variables, &values, data),
+        };
+        let result = result.map_err(|why| format!("`{self}` {why}."))?;
+        evaluator.add(value::bytes(&result));
+        Ok(result)
     }
 }
 
@@ -151,14 +166,21 @@ pub(super) fn is_true(value: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{
+        collection::vec,
+        prelude::*,
+        sample,
+        test_runner::{Config, TestCaseError, TestRunner},
+    };
     use serde_json::json;
 
     use super::*;
 
     fn evaluate(source: &str, data: &Value) -> Result<Value, String> {
-        let expression = Expression::compile(source, Scope::Export, 4096)?;
-        let variable = |variable: Variable| Cow::Owned(json!({"name": variable.name()}));
-        expression.evaluate(data, variable, &mut 0)
+        let expression = Expression::compile(source, Phase::Export.into(), 4096)?;
+        assert_eq!(expression.caged(), None, "{source}");
+        let variable = |name: &str| Cow::Owned(json!({"name": format!("${name}")}));
+        expression.evaluate(data, variable, &Evaluator::new(&Cages::for_tests()))
     }
 
     #[test]
@@ -222,19 +244,161 @@ mod tests {
         shared::<Expression>();
     }
 
-    proptest::proptest! {
-        #[test]
-        fn no_expression_panics(
-            tokens in proptest::collection::vec(proptest::sample::select(&[
-                ".", ".a", ".b", "[", "]", "(", ")", "{", "}", ":", ",", "1", "-1", "0", "1e999", "0.5",
-                "\"x\"", "\"", "\\(", "$input", "$x", "+", "-", "*", "/", "%", "==", "<", "and", "or", "//",
-                "if", "then", "elif", "else", "end", "?", "|", "..", "true", "null", "not", "import", "as",
-                "99999999999999999999", "-9223372036854775808", "try", "@json", "#", "\n", ";", "reduce",
-            ][..]), 1..24)
-        ) {
-            let data = json!({"a": [1, "ü", {"b": 0}], "b": -9_223_372_036_854_775_808_i64});
-            let _ = evaluate(&tokens.join(" "), &data);
-            let _ = evaluate(&tokens.concat(), &data);
+    /// Trees of everything that the whitelist accepts, and a little more.
+    fn trees() -> impl Strategy<Value = String> {
+        const LEAVES: &[&str] = &[
+            ".",
+            ".a",
+            ".b",
+            ".s",
+            ".a[0]",
+            ".a[-1]",
+            ".a[1:]",
+            ".a.b?",
+            ".\"s\"",
+            "$input",
+            "null",
+            "true",
+            "false",
+            "0",
+            "-1",
+            "0.1",
+            "3",
+            "9007199254740993",
+            "1e300",
+            "1e999",
+            "\"\"",
+            "\"x\"",
+            "\"\\u0000ü\"",
+            "[]",
+            "{a}",
+            "{$input}",
+            "..",
+            "length",
+            ".[]",
+        ];
+        sample::select(LEAVES).prop_map(str::to_owned).prop_recursive(5, 48, 3, |inner| {
+            const OPERATORS: &[&str] =
+                &["+", "-", "/", "%", "==", "!=", "<", ">=", "and", "or", "//", "*", ",", "|"];
+            let operator = sample::select(OPERATORS);
+            prop_oneof![
+                8 => (inner.clone(), operator, inner.clone())
+                    .prop_map(|(left, operator, right)| format!("({left}) {operator} ({right})")),
+                1 => inner.clone().prop_map(|within| format!("[{within}]")),
+                1 => (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("[{a}, {b}]")),
+                1 => (inner.clone(), inner.clone()).prop_map(|(k, v)| format!("{{({k}): {v}}}")),
+                1 => (inner.clone(), inner.clone(), inner.clone())
+                    .prop_map(|(a, b, c)| format!("if {a} then {b} else {c} end")),
+                1 => inner.clone().prop_map(|within| format!("\"<\\({within})>\"")),
+                1 => inner.clone().prop_map(|within| format!("-({within})")),
+                1 => inner.clone().prop_map(|within| format!("({within}).a?")),
+                1 => inner.prop_map(|within| format!("({within})?")),
+            ]
+        })
+    }
+
+    /// Any order of words.
+    fn words() -> impl Strategy<Value = String> {
+        const WORDS: &[&str] = &[
+            ".",
+            ".a",
+            ".b",
+            "[",
+            "]",
+            "(",
+            ")",
+            "{",
+            "}",
+            ":",
+            ",",
+            "1",
+            "-1",
+            "0",
+            "1e999",
+            "0.5",
+            "\"x\"",
+            "\"",
+            "\\(",
+            "$input",
+            "$x",
+            "+",
+            "-",
+            "*",
+            "/",
+            "%",
+            "==",
+            "<",
+            "and",
+            "or",
+            "//",
+            "if",
+            "then",
+            "elif",
+            "else",
+            "end",
+            "?",
+            "|",
+            "..",
+            "true",
+            "null",
+            "not",
+            "import",
+            "as",
+            "99999999999999999999",
+            "-9223372036854775808",
+            "try",
+            "@json",
+            "#",
+            "\n",
+            ";",
+            "reduce",
+        ];
+        (vec(sample::select(WORDS), 1..24), sample::select(&[" ", ""][..]))
+            .prop_map(|(words, between)| words.join(between))
+    }
+
+    /// What the whitelist accepts gives what jaq with its standard library gives, in the cage, and no
+    /// more than its shape allows.
+    fn agrees(source: &str, cage: &Cage<'_>) -> Result<bool, TestCaseError> {
+        let Ok(expression) = Expression::compile(source, Phase::Task.into(), 4096) else {
+            return Ok(false);
+        };
+        let Place::Here(_, copies) = expression.place else { return Ok(false) };
+        let data =
+            json!({"a": [1, "ü", {"b": 0}], "b": -9_223_372_036_854_775_808_i64, "s": "a,b"});
+        let input = json!({"big": u64::MAX, "f": 0.1});
+        let variable = |name: &str| match name {
+            "input" => Cow::Borrowed(&input),
+            name => Cow::Owned(json!(name)),
+        };
+        let cages = Cages::for_tests();
+        let here = expression.evaluate(&data, variable, &Evaluator::new(&cages));
+        let values: Vec<_> = expression.variables.iter().map(|name| variable(name)).collect();
+        let there = cage.evaluate(source, &expression.variables, &values, &data);
+        let there = there.map_err(|why| format!("`{}` {why}.", source.trim()));
+        prop_assert_eq!(&here, &there, "{}", source);
+        if let Ok(result) = here {
+            let given =
+                value::bytes(&data) + values.iter().map(|value| value::bytes(value)).sum::<usize>();
+            let most =
+                (given + source.len()) * (copies + 1) * 2 + 64 * value::bytes(&json!({"": ""}));
+            prop_assert!(value::bytes(&result) <= most, "{} gives too much", source);
         }
+        Ok(true)
+    }
+
+    #[test]
+    fn what_is_evaluated_here_is_what_the_cage_would_give() {
+        let cages = Cages::for_tests();
+        let cage = Cage::new(&cages);
+        let accepted = Cell::new(0);
+        let sources = prop_oneof![3 => trees(), 1 => words()];
+        let mut runner = TestRunner::new(Config { cases: 512, ..Config::default() });
+        let checked = runner.run(&sources, |source| {
+            accepted.set(accepted.get() + usize::from(agrees(&source, &cage)?));
+            Ok(())
+        });
+        checked.unwrap_or_else(|failure| panic!("{failure}"));
+        assert!(accepted.get() > 64, "only {} were accepted", accepted.get());
     }
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use super::{Expression, Variable};
+use super::{Evaluator, Expression};
 
 /// A value of a document, ready to be evaluated. Data never becomes one.
 #[derive(Debug)]
@@ -21,22 +21,22 @@ impl Template {
         &self,
         data: &Value,
         variable: &V,
-        work: &mut usize,
+        evaluator: &Evaluator<'_>,
     ) -> Result<Value, String>
     where
-        V: Fn(Variable) -> Cow<'v, Value>,
+        V: Fn(&str) -> Cow<'v, Value>,
     {
         Ok(match self {
             Self::Literal(value) => value.clone(),
-            Self::Expression(expression) => expression.evaluate(data, variable, work)?,
+            Self::Expression(expression) => expression.evaluate(data, variable, evaluator)?,
             Self::Array(items) => {
-                let items = items.iter().map(|item| item.evaluate(data, variable, work));
+                let items = items.iter().map(|item| item.evaluate(data, variable, evaluator));
                 Value::Array(items.collect::<Result<_, _>>()?)
             }
             Self::Object(fields) => {
                 let mut object = Map::new();
                 for (key, field) in fields {
-                    object.insert(key.clone(), field.evaluate(data, variable, work)?);
+                    object.insert(key.clone(), field.evaluate(data, variable, evaluator)?);
                 }
                 Value::Object(object)
             }

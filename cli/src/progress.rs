@@ -11,13 +11,13 @@ use serde_json::Value;
 use crate::output;
 
 /// What the watcher of a job sees.
-pub(super) enum Progress {
+pub(crate) enum Progress {
     Bar(ProgressBar),
     Lines { last: String },
 }
 
 impl Progress {
-    pub(super) fn begin(job: &Value) -> Self {
+    pub(crate) fn begin(job: &Value) -> Self {
         let mut progress = if io::stderr().is_terminal() {
             Self::Bar(bar())
         } else {
@@ -27,7 +27,7 @@ impl Progress {
         progress
     }
 
-    pub(super) fn show(&mut self, job: &Value) {
+    pub(crate) fn show(&mut self, job: &Value) {
         match self {
             Self::Bar(bar) => {
                 bar.set_length(number(job, "total"));
@@ -46,7 +46,7 @@ impl Progress {
     }
 
     /// Leaves the last state to be read.
-    pub(super) fn end(self) {
+    pub(crate) fn end(self) {
         if let Self::Bar(bar) = self {
             bar.abandon();
             // The cursor stays behind the bar.
