@@ -20,7 +20,7 @@ const postmaster = Number(process.env.BENCH_POSTMASTER);
 const RUNS = options.quick ? 1 : 5;
 const WARM_UP = options.quick ? 0 : 1;
 const CLIENTS = 16;
-const JOBS = options.quick ? 3000 : 8000;
+const JOBS = options.quick ? 3200 : 8000;
 const MILLION = options.quick ? 100_000 : 1_000_000;
 const IDLE_SECONDS = options.quick ? 10 : 30;
 
@@ -133,7 +133,7 @@ async function fill() {
 }
 await fill();
 
-/** What each of `count` jobs costs while `work` is done: in the process `part`, in the database, on its disk. */
+/** What each of `count` jobs (or tasks) costs while `work` is done: in the process `part`, in PostgreSQL, on its disk. */
 async function costing(name, installation, part, count, work) {
   await postgres.forget();
   const before = {
@@ -142,12 +142,14 @@ async function costing(name, installation, part, count, work) {
     wal: await postgres.wal(),
   };
   const value = await work();
-  samples.add(`${name}: CPU of the ${part}`, ((cpu(installation[part].pid) - before.process) * 1e6) / count, 'µs/job');
-  samples.add(`${name}: CPU of PostgreSQL`, ((cpuOfFamily(postmaster) - before.database) * 1e6) / count, 'µs/job');
-  samples.add(`${name}: WAL`, (await postgres.wal() - before.wal) / count, 'bytes/job');
+  samples.add(`${name}: CPU of the ${part}`, ((cpu(installation[part].pid) - before.process) * 1e6) / count, 'µs each');
+  samples.add(`${name}: CPU of PostgreSQL`, ((cpuOfFamily(postmaster) - before.database) * 1e6) / count, 'µs each');
+  samples.add(`${name}: WAL`, (await postgres.wal() - before.wal) / count, 'bytes each');
   samples.add(`${name}: resident`, resident(installation[part].pid), 'MiB');
   const statements = await postgres.statements(installation.name);
-  samples.add(`${name}: statements`, statements.reduce((sum, { calls }) => sum + calls, 0) / count, 'per job');
+  const calls = (some) => some.reduce((sum, statement) => sum + statement.calls, 0) / count;
+  samples.add(`${name}: statements`, calls(statements), 'each');
+  samples.add(`${name}: statements that write`, calls(statements.filter(({ wal_bytes: bytes }) => bytes > 0)), 'each');
   expensive.set(name, statements.slice(0, 6));
   return value;
 }
@@ -189,7 +191,7 @@ async function batch() {
   await empty.forgetJobs();
   const body = file('batch.json', JSON.stringify({ jobs: Array.from({ length: 1000 }, () => bodies.oneCall) }));
   const seen = await requests(20, `${empty.address}/v1/jobs/batch`, '--method', 'POST', '--tokens', plainTokensFile, '--body', body);
-  if (seen.statuses['202'] !== 20) return;
+  if (seen.statuses['202'] !== 20) throw new Error(`batch: ${JSON.stringify(seen.statuses)}`);
   samples.add('batch submit: Errand', seen.rate * 1000, 'jobs/s');
 }
 
@@ -218,7 +220,7 @@ async function drainOneCall() {
   samples.add('bare keep-alive clients, same API', bare.rate, 'calls/s');
   const { bytes } = await postgres.one('errand', `
     select pg_total_relation_size('jobs') + pg_total_relation_size('job_events') + pg_total_relation_size('job_calls') as bytes`);
-  samples.add('drain, one call: disk', bytes / JOBS, 'bytes/job');
+  samples.add('drain, one call: disk', bytes / JOBS, 'bytes each');
 }
 
 async function drainNoCall() {
@@ -254,15 +256,12 @@ async function tasks() {
   await empty.forgetJobs();
   const newest = await empty.newest();
   await post(empty, 'tenCalls', jobs);
-  await sleep(1000); // the statistics of the submissions' sessions arrive
-  const commits = async () => (await postgres.one('errand', 'select xact_commit as count from pg_stat_database where datname = current_database()')).count;
-  const before = await commits();
-  await empty.startWorker();
-  const seconds = await empty.drained(jobs, newest);
+  const seconds = await costing('recorded tasks', empty, 'worker', jobs * 10, async () => {
+    await empty.startWorker();
+    return empty.drained(jobs, newest);
+  });
   await empty.stopWorker();
-  await sleep(1000);
   samples.add('recorded tasks (jobs of ten calls)', (jobs * 10) / seconds, 'tasks/s');
-  samples.add('transactions, reads included', (await commits() - before) / (jobs * 10), 'per task');
 }
 
 /** One job at a time, by a worker that has nothing else to do: by the database's clock, from the submission's first statement. */
