@@ -289,7 +289,8 @@ fn presented_again(stage: &Stage) -> Line {
             (None, _) => cases.push(format!("two at once: {before:?} and {later:?}")),
             (Some(_), None | Some(503)) => {}
             // Its process was killed, and the answer with it: nobody had it.
-            (Some(ended_at), Some(200)) if later.received_at - ended_at >= LEASE_OF_THE_DEAD => {}
+            (Some(ended_at), Some(200))
+                if later.received_at.saturating_sub(ended_at) >= LEASE_OF_THE_DEAD => {}
             // A scripted refusal of consent, which leaves the token as it is.
             (Some(_), Some(400)) if before.error_code.is_none() => {}
             (Some(_), Some(_)) => cases.push(format!("again after an answer: {before:?}")),

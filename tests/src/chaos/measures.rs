@@ -27,7 +27,7 @@ const BATCHES: usize = 5;
 const DOWN: Duration = Duration::from_secs(2);
 
 /// After this nothing comes any more.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 const WHAT: [(&str, &str); 6] = [
     ("L1", "kill -9 of a worker: its jobs run elsewhere after"),
