@@ -36,6 +36,15 @@ pub fn wait(seconds: u32) -> Value {
     json!({ "pause": { "wait": { "seconds": seconds } } })
 }
 
+/// A list of this task alone, which may take so long (ISO 8601).
+pub fn bounded(task: &Value, timeout: &str) -> Value {
+    let mut task = task.clone();
+    for of_name in task.as_object_mut().into_iter().flat_map(|task| task.values_mut()) {
+        of_name["timeout"] = json!({ "after": timeout });
+    }
+    json!([task])
+}
+
 /// Any call.
 pub fn call(name: &str, with: &Value) -> Value {
     json!({ name: { "call": "http", "with": with } })

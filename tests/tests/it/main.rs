@@ -35,6 +35,7 @@ mod malformed;
 mod many_jobs;
 mod measuring;
 mod own_jobs;
+mod parallel;
 mod provider_outages;
 mod refresh_races;
 mod registered;

@@ -168,6 +168,14 @@ async fn a_faulted_job_can_be_tried_again(database: Database) {
     );
     assert_eq!(retried.body["task"], faulted["task"], "{}", retried.text);
     post(&alice, &retry).await.assert_problem(409, "not_faulted");
+
+    // It goes on from the task that failed, with a call of its own.
+    app.start_worker().await;
+    alice.wait_until(&job, "completed").await;
+    let calls = app.calls("api/read");
+    let keys: Vec<_> = calls.iter().map(|call| call.idempotency_key.as_deref()).collect();
+    assert_eq!(keys.len(), 2, "{calls:?}");
+    assert_ne!(keys[0], keys[1]);
     app.finish().await;
 }
 
