@@ -427,7 +427,7 @@ mod tests {
         assert_eq!(cases(&[get.clone(), mail.clone(), late], "completed")[2], 1);
         let after_the_end = entry(10, "mail", Some(200));
         assert_eq!(cases(&[get.clone(), after_the_end], "completed")[2], 1);
-        assert_eq!(cases(&[get.clone()], "completed")[3], 1);
+        assert_eq!(cases(std::slice::from_ref(&get), "completed")[3], 1);
         assert_eq!(cases(&[get.clone(), mail.clone()], "cancelled")[4], 1);
         let twice = [get.clone(), mail.clone(), entry(4, "mail", None)];
         assert_eq!(cases(&twice, "faulted")[4], 1);
