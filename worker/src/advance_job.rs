@@ -95,7 +95,7 @@ async fn advance(context: &Context, job: &ClaimedJob) -> Result<(), StoreError> 
         Ok(workflow) => workflow,
         Err(why) => return hold(context, job, &why).await,
     };
-    let state = match State::read(job, &workflow, &context.limits) {
+    let state = match State::read(job, &workflow) {
         Ok(state) => state,
         Err(error) => return hold(context, job, &chain(&error)).await,
     };
@@ -233,6 +233,8 @@ impl<'a> Advance<'a> {
             return Outcome::Faulted(WorkflowError::timeout("the job's deadline is over"));
         }
         if self.state.evaluated > limits.evaluation_per_job {
+            // Whoever lets the job go on gives it the whole time again.
+            self.state.evaluated = Duration::ZERO;
             let most = limits.evaluation_per_job.as_secs();
             let detail = format!("A job may compute for {most} seconds in all.");
             return Outcome::Faulted(WorkflowError::runtime(detail));

@@ -3,8 +3,8 @@
 //! `advance_job` is the heart: what happens to one job between claim and record. Around it:
 //! `claims` (the stream of claimed jobs), `leases` (kept while they run), `runner` (apalis runs
 //! them), `flights` (the calls of one job that are under way), `downstream` (one call), `state`
-//! (what is kept of a job between two claims), `workflows` (documents, ready to run), `health` (answers of a worker process), `webhooks`
-//! (tells those who asked).
+//! (what is kept of a job between two claims), `workflows` (documents, ready to run), `health`
+//! (answers of a worker process), `webhooks` (tells those who asked).
 
 mod advance_job;
 mod challenge;

@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use errand_shared::{
-    config::Limits,
     storage::ClaimedJob,
     time::Timestamp,
     workflow::{CHECKPOINT_FORMAT, Call, Checkpoint},
@@ -58,12 +57,9 @@ pub(crate) enum StateError {
 impl State {
     /// Reads the job's state; a new one before its first step.
     ///
-    /// A job that had faulted was let go on by its user, or it would not have been claimed.
-    pub(crate) fn read(
-        job: &ClaimedJob,
-        document: &Ready,
-        limits: &Limits,
-    ) -> Result<Self, StateError> {
+    /// A job that had faulted was let go on by its user, or it would not have been claimed. What its
+    /// other branches had sent when it faulted stays sent.
+    pub(crate) fn read(job: &ClaimedJob, document: &Ready) -> Result<Self, StateError> {
         #[derive(Deserialize)]
         struct Format {
             format: u32,
@@ -86,13 +82,7 @@ impl State {
         if state.digest != document.digest {
             return Err(StateError::Foreign);
         }
-        if state.checkpoint.retry() {
-            state.calls.clear();
-        }
-        // It faulted because of this.
-        if state.evaluated > limits.evaluation_per_job {
-            state.evaluated = Duration::ZERO;
-        }
+        state.checkpoint.retry();
         Ok(state)
     }
 

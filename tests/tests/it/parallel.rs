@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use errand_simulator::{Reply, ScriptedAnswer};
+use errand_simulator::{HttpAnswer, Reply, ScriptedAnswer};
 use errand_tests::{Database, TestApp, User, eventually, workflows};
+use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -11,6 +12,7 @@ on_both_databases! {
     branches_call_at_the_same_time
     the_loser_of_a_race_is_given_up
     a_call_is_given_up_when_its_time_is_over
+    a_call_that_a_fault_cut_off_is_not_sent_again_unasked
 }
 
 /// A call that is answered long after the story's end.
@@ -88,5 +90,33 @@ async fn a_call_is_given_up_when_its_time_is_over(database: Database) {
     assert_eq!(completed["output"], json!({ "late": 408 }), "{completed}");
     assert!(began.elapsed() < HANGING, "{:?}", began.elapsed());
     assert_eq!(outcomes(&alice, &job, "api/slow").await, ["aborted"]);
+    app.finish().await;
+}
+
+async fn a_call_that_a_fault_cut_off_is_not_sent_again_unasked(database: Database) {
+    let app = TestApp::start(database).await;
+    let alice = app.user("alice");
+    let answer = ScriptedAnswer { reply: Reply::Usual, delay: HANGING, after_processing: true };
+    app.simulator.script_call_answer("POST", "/partner/api/order", answer);
+    let not_there = ScriptedAnswer {
+        reply: Reply::Answer(HttpAnswer::text(404, "")),
+        delay: Duration::from_secs(1),
+        after_processing: false,
+    };
+    app.simulator.script_call_answer("GET", "/partner/api/read", not_there);
+    let branches =
+        [workflows::post("order", "api/order"), workflows::get("read", "api/read")].to_vec();
+    let both = json!([{ "both": { "fork": { "branches": branches } } }]);
+    let job = alice.submit(&workflows::document(&both)).await;
+    let faulted = alice.wait_for(&job, "faulted", |job| job["status"] == "faulted").await;
+    assert_eq!(faulted["error"]["status"], 404, "{faulted}");
+
+    // Nobody knows what became of the order: its user may go on, and is told so.
+    let retry = format!("/v1/jobs/{}/retry", job["id"].as_str().unwrap());
+    let retried = alice.send(alice.request(Method::POST, &retry)).await;
+    assert_eq!(retried.status, 202, "{}", retried.text);
+    let faulted = alice.wait_for(&job, "faulted", |job| job["status"] == "faulted").await;
+    assert_eq!(faulted["error"]["title"], "Outcome unknown", "{faulted}");
+    assert_eq!(app.calls("api/order").len(), 1);
     app.finish().await;
 }

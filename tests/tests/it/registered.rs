@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 on_both_databases! {
     a_job_names_a_registered_workflow_and_carries_none
     hostile_expressions_harm_only_their_job
+    who_computes_between_waits_computes_no_longer_than_others
 }
 
 /// `acme/process-data` of this version, which sums up what the partner API has.
@@ -76,5 +77,22 @@ async fn hostile_expressions_harm_only_their_job(database: Database) {
     let answer = alice.post_job(&json!({ "definition": set(". | env") })).await;
     answer.assert_problem(400, "invalid_body");
     assert_eq!(answer.body["errors"][0]["pointer"], "/definition/do/0/t/set/x");
+    app.finish().await;
+}
+
+async fn who_computes_between_waits_computes_no_longer_than_others(database: Database) {
+    let more = "[limits]\nevaluation_seconds_per_job = 1\n".to_owned();
+    let app = TestApp::start_with(database, Settings { more, ..Settings::default() }).await;
+    let alice = app.user("alice");
+    let turns: Vec<_> = (0..8).collect();
+    let each_turn = json!([
+        { "compute": { "set": { "x": "${ [range(100000)] | add }" } } },
+        { "pause": { "wait": "PT1S" } },
+    ]);
+    let turning = json!([{ "all": { "for": { "in": turns }, "do": each_turn } }]);
+    let job = alice.submit(&workflows::document(&turning)).await;
+    let faulted = alice.wait_for(&job, "faulted", |job| job["status"] == "faulted").await;
+    let detail = faulted["error"]["detail"].as_str().unwrap();
+    assert_eq!(detail, "A job may compute for 1 seconds in all.", "{faulted}");
     app.finish().await;
 }
