@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::{
     Database, PATIENCE, Program, Settings, TestDatabase, User,
     canaries::{self, Canaries},
-    settings,
+    eventually, settings,
     user::Connection,
 };
 
@@ -191,6 +191,17 @@ impl TestApp {
     /// SIGTERM to the worker that was started last; returns its exit code.
     pub async fn stop_worker(&mut self) -> Option<i32> {
         self.workers.pop().expect("a worker runs").terminate().await
+    }
+
+    /// SIGSTOP to the worker that was started first.
+    pub async fn freeze_worker(&self) {
+        self.workers[0].signal("STOP").await;
+    }
+
+    /// SIGCONT to it; returns once its log has `line`.
+    pub async fn thaw_worker(&self, line: &str) {
+        self.workers[0].signal("CONT").await;
+        eventually(line, || self.workers[0].log().contains(line)).await;
     }
 
     async fn start_api_on_a_free_port(&mut self) {

@@ -30,6 +30,7 @@ use crate::{
     claims::Claimed,
     downstream::{self, Sent, Transient},
     flights::{Answer, Flights, Landed, sent_call},
+    leases::HeldLease,
     retry_delay::retry_delay,
     state::State,
 };
@@ -73,7 +74,7 @@ pub(crate) async fn advance_job(context: &Context, claimed: Claimed) {
     );
     let advanced = async {
         tokio::select! {
-            advanced = advance(context, job) => advanced,
+            advanced = advance(context, job, lease) => advanced,
             () = lease.lost() => Err(StoreError::LeaseLost),
         }
     };
@@ -90,7 +91,7 @@ pub(crate) async fn advance_job(context: &Context, claimed: Claimed) {
     }
 }
 
-async fn advance(context: &Context, job: &ClaimedJob) -> Result<(), StoreError> {
+async fn advance(context: &Context, job: &ClaimedJob, lease: &HeldLease) -> Result<(), StoreError> {
     let workflow = match context.workflows.get(&job.definition) {
         Ok(workflow) => workflow,
         Err(why) => return hold(context, job, &why).await,
@@ -106,7 +107,7 @@ async fn advance(context: &Context, job: &ClaimedJob) -> Result<(), StoreError> 
         clock,
         workflow: &workflow.workflow,
         state,
-        flights: Flights::new(context, job, clock),
+        flights: Flights::new(context, job, lease, clock),
         suspending: None,
         sent: Vec::new(),
         events: Vec::new(),

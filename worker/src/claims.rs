@@ -6,7 +6,10 @@
 use std::{sync::Arc, time::Duration};
 
 use errand_shared::{config::WorkerConfig, metrics, storage::ClaimedJob};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Context, leases::HeldLease, retry_delay::retry_delay};
@@ -39,12 +42,13 @@ pub(crate) async fn claim(
     let mut failures = 0;
     while let Some(permits) = take_permits(&slots, &stop).await {
         let wanted = permits.num_permits();
+        let asked = Instant::now();
         match context.store.claim(context.id, wanted, config.lease).await {
             Ok(jobs) => {
                 failures = 0;
                 let found = jobs.len();
                 metrics::jobs_claimed(found);
-                hand_out(&context, jobs, permits, &claimed).await;
+                hand_out(&context, jobs, asked, permits, &claimed).await;
                 // All that was wanted: there may be more.
                 if found < wanted {
                     idle(&context, &stop).await;
@@ -100,11 +104,12 @@ async fn take_permits(
 async fn hand_out(
     context: &Context,
     jobs: Vec<ClaimedJob>,
+    asked: Instant,
     mut permits: OwnedSemaphorePermit,
     claimed: &mpsc::Sender<Claimed>,
 ) {
     for job in jobs {
-        let lease = context.leases.hold(job.lease.clone());
+        let lease = context.leases.hold(job.lease.clone(), asked);
         let permit = permits.split(1).expect("no more jobs are claimed than permits were taken");
         // Nobody receives any more: the job is dropped here, and with it the lease.
         let _ = claimed.send(Claimed { job, lease, _permit: permit }).await;

@@ -55,6 +55,17 @@ pub(crate) struct Transient {
 }
 
 impl Sent {
+    /// A 401 to a token whose time was over when it came: the machine or the network was slow.
+    pub(crate) fn too_late(response: Response) -> Self {
+        Self::Transient(Transient {
+            maybe_processed: false,
+            throttled: true,
+            retry_after: None,
+            outcome: CallOutcome::Answered,
+            last: Ok(response),
+        })
+    }
+
     /// What the audit says of it, with the status of the answer; none if it was not sent.
     pub(crate) fn outcome(&self) -> Option<(CallOutcome, Option<u16>)> {
         match self {

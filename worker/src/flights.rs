@@ -10,10 +10,9 @@ use std::{
 
 use errand_shared::{
     config::DownstreamApi,
-    identity::AccessToken,
     jobs::{CallOutcome, SentCall},
     sessions::{AcquireError, Rejected},
-    storage::ClaimedJob,
+    storage::{ClaimedJob, HeldToken},
     telemetry::child_traceparent,
     workflow::Call,
 };
@@ -24,6 +23,7 @@ use crate::{
     Context,
     advance_job::JobClock,
     downstream::{self, Sent},
+    leases::HeldLease,
 };
 
 /// All flights of one job.
@@ -37,6 +37,7 @@ pub(crate) struct Flights<'a> {
 struct Job<'a> {
     context: &'a Context,
     claimed: &'a ClaimedJob,
+    lease: &'a HeldLease,
     clock: JobClock,
 }
 
@@ -47,9 +48,9 @@ struct Flight<'a> {
 }
 
 enum Stage<'a> {
-    Acquiring(BoxFuture<'a, Result<AccessToken, AcquireError>>),
+    Acquiring(BoxFuture<'a, Result<HeldToken, AcquireError>>),
     /// Has its token and may be sent once that is recorded.
-    Ready(AccessToken),
+    Ready(HeldToken),
     Sending {
         began: Instant,
         attempt: u32,
@@ -73,8 +74,13 @@ pub(crate) struct Answer {
 }
 
 impl<'a> Flights<'a> {
-    pub(crate) fn new(context: &'a Context, claimed: &'a ClaimedJob, clock: JobClock) -> Self {
-        Self { job: Job { context, claimed, clock }, flights: Vec::new() }
+    pub(crate) fn new(
+        context: &'a Context,
+        claimed: &'a ClaimedJob,
+        lease: &'a HeldLease,
+        clock: JobClock,
+    ) -> Self {
+        Self { job: Job { context, claimed, lease, clock }, flights: Vec::new() }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -171,7 +177,7 @@ impl<'a> Job<'a> {
         self,
         api: &'a DownstreamApi,
         rejected: Option<Rejected>,
-    ) -> Result<AccessToken, AcquireError> {
+    ) -> Result<HeldToken, AcquireError> {
         // A document that names an API was given a session at submission.
         let session_id = self.claimed.session_id.ok_or(AcquireError::Permanent)?;
         let owner = &self.claimed.lease.owner;
@@ -182,20 +188,26 @@ impl<'a> Job<'a> {
         self,
         call: Call,
         api: &'a DownstreamApi,
-        token: AccessToken,
+        token: HeldToken,
         attempt: u32,
     ) -> Answer {
         let mut sent = Vec::new();
-        let mut result = self.send_once(&call, api, &token, attempt, &mut sent).await;
-        if let Sent::Unauthorized(_, claims) = result {
-            // Refused before it was processed: once more with another token, whatever the method.
-            match self.acquire_token(api, Some(Rejected { access_token: token, claims })).await {
-                Ok(token) => {
-                    result = self.send_once(&call, api, &token, attempt, &mut sent).await;
-                }
-                Err(error) => return Answer { sent, result: Err(error) },
+        let first = self.send_once(&call, api, &token, attempt, &mut sent).await;
+        let Sent::Unauthorized(_, claims) = first else {
+            return Answer { sent, result: Ok(first) };
+        };
+        // Refused before it was processed: once more with another token, whatever the method.
+        let rejected = Rejected { access_token: token.access_token, claims };
+        let token = match self.acquire_token(api, Some(rejected)).await {
+            Ok(token) => token,
+            Err(error) => return Answer { sent, result: Err(error) },
+        };
+        let result = match self.send_once(&call, api, &token, attempt, &mut sent).await {
+            Sent::Unauthorized(response, _) if self.context.sessions.is_over(&token) => {
+                Sent::too_late(response)
             }
-        }
+            second => second,
+        };
         Answer { sent, result: Ok(result) }
     }
 
@@ -203,15 +215,18 @@ impl<'a> Job<'a> {
         self,
         call: &Call,
         api: &DownstreamApi,
-        token: &AccessToken,
+        token: &HeldToken,
         attempt: u32,
         sent: &mut Vec<SentCall>,
     ) -> Sent {
         let key = format!("{}.{}", self.claimed.lease.job_id, call.id);
         let traceparent = child_traceparent(Some(&self.claimed.traceparent));
+        // A worker that stood still since the record is not to send what another one is at.
+        self.lease.assure().await;
         let (http, now) = (&self.context.http, self.clock.now());
         let began = Instant::now();
-        let result = downstream::send(http, api, call, token, &key, &traceparent, now).await;
+        let result =
+            downstream::send(http, api, call, &token.access_token, &key, &traceparent, now).await;
         if let Some(outcome) = result.outcome() {
             sent.push(sent_call(call, api, attempt, self.clock, began, outcome));
         }

@@ -8,10 +8,16 @@ use std::{
 
 use errand_shared::{
     metrics,
-    storage::{Lease, Renewed, SharedStore},
+    storage::{Lease, Renewed, SharedStore, StoreError},
 };
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+
+use crate::retry_delay::retry_delay;
+
+/// Bounds of the pause after a renewal failed that somebody waits for.
+const RENEWAL_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
 /// No call of a cancelled job runs for two seconds.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -20,6 +26,8 @@ const WATCH_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub(crate) struct Leases {
     store: SharedStore,
+    worker: Uuid,
+    length: Duration,
     /// Once cancelled, what is dropped is given back with the rest and is no interruption.
     stopping: CancellationToken,
     held: Arc<Mutex<HashMap<Uuid, Held>>>,
@@ -28,6 +36,8 @@ pub(crate) struct Leases {
 #[derive(Debug, Clone)]
 struct Held {
     lease_id: i64,
+    /// Nobody else gets the job before this, whatever the database says afterwards.
+    until: Instant,
     lost: CancellationToken,
 }
 
@@ -44,13 +54,19 @@ pub(crate) struct HeldLease {
 }
 
 impl Leases {
-    pub(crate) fn new(store: SharedStore, stopping: CancellationToken) -> Self {
-        Self { store, stopping, held: Arc::default() }
+    pub(crate) fn new(
+        store: SharedStore,
+        worker: Uuid,
+        length: Duration,
+        stopping: CancellationToken,
+    ) -> Self {
+        Self { store, worker, length, stopping, held: Arc::default() }
     }
 
-    /// From now on the lease is renewed.
-    pub(crate) fn hold(&self, lease: Lease) -> HeldLease {
-        let held = Held { lease_id: lease.lease_id, lost: CancellationToken::new() };
+    /// From now on the lease, which was asked for at `asked`, is renewed.
+    pub(crate) fn hold(&self, lease: Lease, asked: Instant) -> HeldLease {
+        let until = asked + self.length;
+        let held = Held { lease_id: lease.lease_id, until, lost: CancellationToken::new() };
         let lost = held.lost.clone();
         // Claimed anew after its lease was lost: whoever still works under the old one stops.
         if let Some(former) = self.lock().insert(lease.job_id, held) {
@@ -61,7 +77,7 @@ impl Leases {
 
     /// Looks every second whether the leases are still this worker's, until it is dropped: a job that
     /// was cancelled, or whose session was stopped, is left at once, its call given up.
-    pub(crate) async fn watch(&self, worker: Uuid) {
+    pub(crate) async fn watch(&self) {
         let mut ticks = tokio::time::interval(WATCH_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -70,16 +86,16 @@ impl Leases {
             if held.is_empty() {
                 continue;
             }
-            match self.store.held(worker).await {
-                Ok(leases) => self.give_up_all_but(&leases, held),
+            match self.store.held(self.worker).await {
+                Ok(leases) => self.give_up_all_but(&leases, &held),
                 Err(error) => tracing::debug!("leases were not looked at: {error}"),
             }
         }
     }
 
     /// Renews until it is dropped, three times per lease, so that two may fail.
-    pub(crate) async fn keep(&self, worker: Uuid, length: Duration) {
-        let mut ticks = tokio::time::interval(length / 3);
+    pub(crate) async fn keep(&self) {
+        let mut ticks = tokio::time::interval(self.length / 3);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
@@ -87,23 +103,37 @@ impl Leases {
             if held.is_empty() {
                 continue;
             }
-            let jobs: Vec<Uuid> = held.keys().copied().collect();
-            match self.store.renew(worker, &jobs, length).await {
-                Ok(renewed) => self.give_up_all_but(&renewed, held),
-                Err(error) => tracing::warn!("leases were not renewed: {error}"),
+            if let Err(error) = self.renew(&held).await {
+                tracing::warn!("leases were not renewed: {error}");
             }
         }
     }
 
+    async fn renew(&self, held: &HashMap<Uuid, Held>) -> Result<(), StoreError> {
+        let jobs: Vec<Uuid> = held.keys().copied().collect();
+        let asked = Instant::now();
+        let renewed = self.store.renew(self.worker, &jobs, self.length).await?;
+        let until = asked + self.length;
+        let mut now = self.lock();
+        for Renewed { job_id, lease_id } in &renewed {
+            if let Some(held) = now.get_mut(job_id).filter(|held| held.lease_id == *lease_id) {
+                held.until = held.until.max(until);
+            }
+        }
+        drop(now);
+        self.give_up_all_but(&renewed, held);
+        Ok(())
+    }
+
     /// Tells the tasks of those that were `held` before and are not among `leases`.
-    fn give_up_all_but(&self, leases: &[Renewed], held: HashMap<Uuid, Held>) {
+    fn give_up_all_but(&self, leases: &[Renewed], held: &HashMap<Uuid, Held>) {
         let leases: HashMap<Uuid, i64> =
             leases.iter().map(|lease| (lease.job_id, lease.lease_id)).collect();
         let now = self.lock();
         for (job_id, held) in held {
             // One that has ended meanwhile was not lost.
-            let is_held = now.get(&job_id).is_some_and(|now| now.lease_id == held.lease_id);
-            if is_held && leases.get(&job_id) != Some(&held.lease_id) {
+            let is_held = now.get(job_id).is_some_and(|now| now.lease_id == held.lease_id);
+            if is_held && leases.get(job_id) != Some(&held.lease_id) {
                 metrics::lease_lost();
                 held.lost.cancel();
             }
@@ -112,6 +142,13 @@ impl Leases {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Held>> {
         self.held.lock().expect("nothing panics while it holds the map")
+    }
+
+    /// The entry of `lease` if its time is over as far as this process knows.
+    fn find_over(&self, lease: &Lease) -> Option<HashMap<Uuid, Held>> {
+        let held = self.lock().get(&lease.job_id).cloned()?;
+        let is_over = held.lease_id == lease.lease_id && held.until <= Instant::now();
+        is_over.then(|| HashMap::from([(lease.job_id, held)]))
     }
 
     /// Unless the job was claimed anew meanwhile: then the entry belongs to the new lease.
@@ -127,6 +164,26 @@ impl HeldLease {
     /// Returns when a renewal found that the lease is somebody else's.
     pub(crate) async fn lost(&self) {
         self.lost.cancelled().await;
+    }
+
+    /// Returns once nobody else can have the job: at once, unless this process stood still for longer
+    /// than its leases last, or could not renew them. Never if the lease is lost.
+    ///
+    /// To be asked before what cannot be taken back.
+    pub(crate) async fn assure(&self) {
+        let mut failures = 0;
+        loop {
+            if self.lost.is_cancelled() {
+                std::future::pending::<()>().await;
+            }
+            let Some(over) = self.leases.find_over(&self.lease) else { return };
+            if let Err(error) = self.leases.renew(&over).await {
+                failures += 1;
+                let pause = retry_delay(RENEWAL_PAUSE.0, RENEWAL_PAUSE.1, failures);
+                tracing::warn!("a lease was not renewed, next try in {pause:?}: {error}");
+                tokio::time::sleep(pause).await;
+            }
+        }
     }
 
     /// What became of the job is recorded, or is somebody else's to record.

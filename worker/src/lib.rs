@@ -76,10 +76,12 @@ impl Worker {
         let stopping = CancellationToken::new();
         let webhooks = Webhooks::new(config, Arc::clone(&store), Arc::clone(&clock));
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let id = Uuid::now_v7();
+        let leases = Leases::new(Arc::clone(&store), id, config.worker.lease, stopping.clone());
         let context = Context {
-            id: Uuid::now_v7(),
+            id,
             sessions: Sessions::new(&config.identity, Arc::clone(&store), clock),
-            leases: Leases::new(Arc::clone(&store), stopping.clone()),
+            leases,
             stepping: Semaphore::new(cores.saturating_sub(1).max(1)),
             store,
             identity: config.identity.clone(),

@@ -20,12 +20,12 @@ use crate::{
 /// Runs until `stop` is cancelled and the jobs have reached their next record.
 pub(crate) async fn run(config: &WorkerConfig, context: Arc<Context>, stop: CancellationToken) {
     let renewing = tokio::spawn({
-        let (leases, id, length) = (context.leases.clone(), context.id, config.lease);
-        async move { leases.keep(id, length).await }
+        let leases = context.leases.clone();
+        async move { leases.keep().await }
     });
     let watching = tokio::spawn({
-        let (leases, id) = (context.leases.clone(), context.id);
-        async move { leases.watch(id).await }
+        let leases = context.leases.clone();
+        async move { leases.watch().await }
     });
     let rescuing = tokio::spawn(claims::rescue(Arc::clone(&context), config.lease));
     let keeping_alive = tokio::spawn(keep_alive(Arc::clone(&context)));

@@ -28,15 +28,18 @@ use super::{
     Sessions,
     gates::{Asked, Leave},
     initiate::scope_set,
-    new_access_token, random_fraction,
+    new_access_token,
 };
 use crate::{
     config::{Dialect, DownstreamApi},
     identity::{
-        AccessToken, Decision, Gate, HTTP_TIMEOUT, LastResort, Presented, Principal,
-        RefreshTokenState, RequestedClaims, SuspensionReason, TokenFailure, TokenResponse,
+        AccessToken, Decision, Gate, HTTP_TIMEOUT, LastResort, Presented, Principal, RefreshToken,
+        RefreshTokenState, RequestedClaims, SuspensionReason, TokenFailure,
     },
-    storage::{Abandoned, HeldGrant, IdleGrant, RefreshStart, SessionState, StoreError},
+    storage::{
+        Abandoned, HeldGrant, HeldToken, IdleGrant, NewAccessToken, RefreshStart, SessionState,
+        StoreError,
+    },
     telemetry::chain,
     time::Timestamp,
 };
@@ -150,7 +153,7 @@ struct Attempt {
 /// What a presentation came to.
 enum Presentation {
     /// A token, which is written.
-    Brought(AccessToken),
+    Brought(HeldToken),
     /// Look at the grant again: it was replaced, or may be presented once more.
     Again,
     /// Somebody else is at it.
@@ -173,7 +176,7 @@ impl Wanted {
     }
 
     /// The grant's token, if it has enough life left and the API has not just refused it.
-    fn accept(&self, grant: &mut HeldGrant, now: Timestamp) -> Option<AccessToken> {
+    fn accept(&self, grant: &mut HeldGrant, now: Timestamp) -> Option<HeldToken> {
         // Nobody knows which claims a stored one was asked for with.
         let held = grant.token.take().filter(|_| self.claims.is_none())?;
         let margin = if grant.renewable {
@@ -186,7 +189,7 @@ impl Wanted {
             .rejected
             .as_ref()
             .is_some_and(|token| token.expose() == held.access_token.expose());
-        (now + margin < held.expires_at && !rejected).then_some(held.access_token)
+        (now + margin < held.expires_at && !rejected).then_some(held)
     }
 }
 
@@ -207,7 +210,7 @@ impl Sessions {
         owner: &Principal,
         api: &DownstreamApi,
         rejected: Option<Rejected>,
-    ) -> Result<AccessToken, AcquireError> {
+    ) -> Result<HeldToken, AcquireError> {
         let (rejected, claims) = match rejected {
             Some(Rejected { access_token, claims }) => (Some(access_token), claims),
             None => (None, None),
@@ -227,18 +230,22 @@ impl Sessions {
         };
         let mut grant = self.grant(&wanted).await?;
         let now = self.clock.now();
-        let refresh_at = grant.token.as_ref().and_then(|token| token.refresh_at);
-        if let Some(access_token) = wanted.accept(&mut grant, now) {
-            if let Some(due) = refresh_at.filter(|due| *due <= now && grant.renewable) {
+        if let Some(token) = wanted.accept(&mut grant, now) {
+            if let Some(due) = token.refresh_at.filter(|due| *due <= now && grant.renewable) {
                 let (sessions, wanted) =
                     (Arc::clone(self), Wanted { in_background: true, ..wanted });
                 self.tasks.spawn(async move { sessions.renew_early(&wanted, &grant, due).await });
             }
-            return Ok(access_token);
+            return Ok(token);
         }
         let sessions = Arc::clone(self);
         let task = self.tasks.spawn(async move { sessions.refresh(wanted).await });
         task.await.unwrap_or(Err(AcquireError::Unavailable { after: None }))
+    }
+
+    /// Whether the time of `token` is over: that it is refused then says nothing of the session.
+    pub fn is_over(&self, token: &HeldToken) -> bool {
+        token.expires_at <= self.clock.now()
     }
 
     async fn grant(&self, wanted: &Wanted) -> Result<HeldGrant, AcquireError> {
@@ -287,18 +294,18 @@ impl Sessions {
         }
     }
 
-    async fn refresh(&self, wanted: Wanted) -> Result<AccessToken, AcquireError> {
+    async fn refresh(&self, wanted: Wanted) -> Result<HeldToken, AcquireError> {
         let _turn = self.refreshes.take((wanted.session_id, wanted.grant.clone())).await;
         let watch_until = Instant::now() + WATCH;
         let mut attempt = Attempt::default();
         loop {
             let mut grant = self.grant(&wanted).await?;
-            if let Some(access_token) = wanted.accept(&mut grant, self.clock.now()) {
-                return Ok(access_token);
+            if let Some(token) = wanted.accept(&mut grant, self.clock.now()) {
+                return Ok(token);
             }
             match self.present(&wanted, &grant, &mut attempt).await? {
                 // Whatever its life and whether it is another one: this is what there is.
-                Presentation::Brought(access_token) => return Ok(access_token),
+                Presentation::Brought(token) => return Ok(token),
                 Presentation::Again => {}
                 // Another process is at it: its result is what everybody waits for.
                 Presentation::Busy if Instant::now() > watch_until => {
@@ -355,12 +362,13 @@ impl Sessions {
             self.token_endpoint.refresh(owner, &start.refresh_token, api, claims.as_ref()).await;
         let failure = match answer {
             Ok(response) => {
-                let access_token = response.access_token.clone();
+                let token = new_access_token(wanted.scope_set.clone(), obtained_at, &response);
                 // Before the gates: nothing may come between the answer and its record.
-                let written = self.finish(wanted, grant, obtained_at, response).await;
+                let refresh_token = response.refresh_token.as_ref();
+                let written = self.finish(wanted, grant, &token, refresh_token).await;
                 self.tell_gates(&owner.tenant, api, leave, None).await;
                 return Ok(if written? {
-                    Presentation::Brought(access_token)
+                    Presentation::Brought(token.into())
                 } else {
                     Presentation::Again
                 });
@@ -395,18 +403,17 @@ impl Sessions {
         &self,
         wanted: &Wanted,
         grant: &HeldGrant,
-        obtained_at: Timestamp,
-        response: TokenResponse,
+        access_token: &NewAccessToken,
+        refresh_token: Option<&RefreshToken>,
     ) -> Result<bool, AcquireError> {
-        let access_token = new_access_token(wanted.scope_set.clone(), obtained_at, &response);
         let written = patiently(|| {
             self.store.finish_refresh(
                 wanted.session_id,
                 &wanted.grant,
                 &wanted.owner,
                 grant.version,
-                &access_token,
-                response.refresh_token.as_ref(),
+                access_token,
+                refresh_token,
             )
         })
         .await?;
@@ -537,5 +544,5 @@ where
 
 /// Spreads waiters, so that they do not come back together.
 pub(super) fn jittered(length: Duration) -> Duration {
-    length.mul_f64(0.5 + random_fraction())
+    length.mul_f64(0.5 + fastrand::f64())
 }

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::{Sessions, random_fraction};
+use super::Sessions;
 use crate::{
     config::DownstreamApi,
     identity::{Decision, Gate, HTTP_TIMEOUT, Presented, TokenFailure},
@@ -137,7 +137,7 @@ fn unless_failed(written: Result<(), StoreError>) {
 impl Held {
     /// For how long whoever wanted the token waits: all who are held would come back together.
     pub(super) fn spread(self) -> Duration {
-        self.length + (self.length / 4).min(LONGEST_SPREAD).mul_f64(random_fraction())
+        self.length + (self.length / 4).min(LONGEST_SPREAD).mul_f64(fastrand::f64())
     }
 }
 

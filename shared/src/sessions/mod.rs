@@ -129,15 +129,8 @@ fn new_access_token(
     let refresh_at = response.refresh_at.map(|refresh_at| {
         let (before, after) = (refresh_at.since(obtained_at), expires_at.since(refresh_at));
         let most = EARLY_SPREAD.min(before / 2).min(after / 2);
-        refresh_at + most.mul_f64(random_fraction())
+        refresh_at + most.mul_f64(fastrand::f64())
     });
     let access_token = response.access_token.clone();
     NewAccessToken { scope_set, access_token, obtained_at, expires_at, refresh_at }
-}
-
-/// From 0 to 1, evenly.
-fn random_fraction() -> f64 {
-    let mut random = [0; 4];
-    aws_lc_rs::rand::fill(&mut random).expect("the operating system gives random bytes");
-    f64::from(u32::from_be_bytes(random)) / f64::from(u32::MAX)
 }

@@ -86,7 +86,10 @@ impl Story {
 
     async fn acquire(&self, caller: &Caller, api: &str) -> Result<AccessToken, AcquireError> {
         let id = self.session(caller).await.id;
-        self.sessions.acquire_token(id, &caller.principal, self.api(api), None).await
+        self.sessions
+            .acquire_token(id, &caller.principal, self.api(api), None)
+            .await
+            .map(|token| token.access_token)
     }
 
     /// Requests to the token endpoint since number `from`, by their grant type's last word.

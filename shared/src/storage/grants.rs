@@ -161,8 +161,8 @@ pub struct HeldGrant {
     pub token: Option<HeldToken>,
 }
 
-/// A stored access token.
-#[derive(Debug)]
+/// An access token of a session.
+#[derive(Debug, Clone)]
 pub struct HeldToken {
     /// The token.
     pub access_token: AccessToken,
@@ -187,6 +187,13 @@ pub struct NewAccessToken {
     pub expires_at: Timestamp,
     /// From when on it is renewed beside its use; none: when it is about to end.
     pub refresh_at: Option<Timestamp>,
+}
+
+impl From<NewAccessToken> for HeldToken {
+    fn from(token: NewAccessToken) -> Self {
+        let NewAccessToken { access_token, obtained_at, expires_at, refresh_at, .. } = token;
+        Self { access_token, obtained_at, expires_at, refresh_at }
+    }
 }
 
 /// A grant that nobody has used for long.

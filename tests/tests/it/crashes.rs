@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use errand_simulator::{Reply, ScriptedAnswer};
+use errand_simulator::{HttpAnswer, Reply, ScriptedAnswer};
 use errand_tests::{Database, Settings, TestApp, eventually, workflows};
 use serde_json::{Value, json};
 
@@ -85,6 +85,30 @@ async fn a_post_on_its_way_is_otherwise_not_sent_again(database: Database) {
     assert_eq!((&error["status"], &error["title"]), (&json!(504), &json!("Outcome unknown")));
     assert_eq!(error["instance"], "/do/1/mail");
     assert_eq!(app.calls("api/mail").len(), 1);
+    app.finish().await;
+}
+
+/// On SQLite there is no other worker.
+#[tokio::test]
+async fn a_worker_that_stood_still_sends_nothing_any_more() {
+    let mut app = TestApp::start_with(Database::Postgres, with_short_leases()).await;
+    let alice = app.user("alice");
+    // Refused, it asks for another token, and before it has that it stands still.
+    app.simulator.script_call_answer("GET", "/partner/api/data", HttpAnswer::text(401, ""));
+    // The first is that of the submission.
+    for delay in [Duration::ZERO, Duration::from_secs(1)] {
+        let answer = ScriptedAnswer { reply: Reply::Usual, delay, after_processing: true };
+        app.simulator.script_token_answer(answer);
+    }
+    let data = json!([workflows::get("data", "api/data")]);
+    let job = alice.submit(&workflows::document(&data)).await;
+    eventually("the refresh", || app.refreshes().len() == 1).await;
+    app.freeze_worker().await;
+    app.start_worker().await;
+    alice.wait_until(&job, "completed").await;
+    app.thaw_worker("the lease was lost").await;
+    let sent = app.calls("api/data").len();
+    assert_eq!(sent, 2, "once by each worker");
     app.finish().await;
 }
 

@@ -1,5 +1,7 @@
 //! What is sent again, and what is not.
 
+use std::time::Duration;
+
 use errand_simulator::{HttpAnswer, Reply, ScriptedAnswer};
 use errand_tests::{Database, Settings, TestApp, workflows};
 use serde_json::{Value, json};
@@ -11,6 +13,7 @@ on_both_databases! {
     a_post_whose_outcome_is_unknown_is_not_sent_again
     an_api_that_does_not_know_the_address_faults_the_job
     a_call_refused_with_401_is_repeated_once_with_a_fresh_token
+    a_token_whose_time_was_over_on_its_way_costs_no_attempt
     a_claims_challenge_is_met_once_and_then_by_the_user
 }
 
@@ -179,5 +182,23 @@ async fn a_claims_challenge_is_met_once_and_then_by_the_user(database: Database)
     assert_eq!(suspension["reason"], "interaction_required");
     let claims: Value = serde_json::from_str(suspension["claims"].as_str().unwrap()).unwrap();
     assert_eq!(claims["access_token"]["nbf"], expected);
+    app.finish().await;
+}
+
+/// What a slow network or a busy machine does to tokens that live for two seconds.
+async fn a_token_whose_time_was_over_on_its_way_costs_no_attempt(database: Database) {
+    let life = Duration::from_secs(2);
+    let settings = Settings { max_attempts: 1, ..Settings::with_access_tokens_of(life) };
+    let app = TestApp::start_with(database, settings).await;
+    for delay in [Duration::ZERO, life] {
+        let reply = Reply::Answer(status(401));
+        let answer = ScriptedAnswer { reply, delay, after_processing: false };
+        app.simulator.script_call_answer("POST", "/partner/api/write", answer);
+    }
+    let alice = app.user("alice");
+    let job = alice.submit(&one_post()).await;
+    let job = alice.wait_until(&job, "completed").await;
+    assert_eq!(job["attempts"], 1);
+    assert_eq!(app.calls("api/write").len(), 3);
     app.finish().await;
 }

@@ -199,7 +199,7 @@ async fn a_token_past_the_providers_hint_is_handed_out_and_renewed_beside_it_onc
         sessions.acquire_token(id, &alice.principal, story.api("Partner"), None)
     });
     for acquired in futures::future::join_all(acquired).await {
-        assert_eq!(acquired.unwrap().expose(), first.expose());
+        assert_eq!(acquired.unwrap().access_token.expose(), first.expose());
     }
     story.settle().await;
     other.finish_refreshes().await;

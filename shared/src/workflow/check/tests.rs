@@ -1,5 +1,3 @@
-use std::{fs, path::PathBuf};
-
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -486,70 +484,6 @@ fn totals_count_tasks_that_do_something() {
     assert_eq!(total(&with_task(&handled)), Some(2));
     let switch = |then: &str| with_task(&json!({"switch": [{"a": {"then": then}}]}));
     assert_eq!((total(&switch("end")), total(&switch("x"))), (Some(1), None));
-}
-
-/// The specification's published files, which are not part of this repository.
-fn published(folder: &str) -> Option<Vec<(String, String)>> {
-    let path =
-        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/open-workflow").join(folder);
-    let Ok(entries) = fs::read_dir(&path) else {
-        println!("skipped: not here");
-        return None;
-    };
-    let mut files: Vec<_> = entries
-        .map(|entry| entry.unwrap())
-        .filter(|entry| entry.path().extension().is_some_and(|extension| extension == "yaml"))
-        .map(|entry| {
-            let name = entry.file_name().into_string().unwrap();
-            (name, fs::read_to_string(entry.path()).unwrap())
-        })
-        .collect();
-    files.sort();
-    Some(files)
-}
-
-#[test]
-fn published_examples_are_accepted_or_refused_by_name() {
-    let Some(examples) = published("examples") else {
-        return;
-    };
-    let mut accepted = Vec::new();
-    for (name, text) in &examples {
-        let document = parse_yaml(text).unwrap();
-        assert_eq!(parse_json(document.to_string().as_bytes()).unwrap(), document);
-        match check(&document, &Limits::default(), None) {
-            Ok(_) => accepted.push(name.as_str()),
-            Err(problems) => {
-                println!("{name}: {problems:?}");
-                let named = |problem: &Problem| {
-                    document.pointer(&problem.pointer).is_some() && !problem.detail.is_empty()
-                };
-                assert!(problems.iter().all(named), "{name}: {problems:?}");
-            }
-        }
-    }
-    println!("{} of {} accepted: {accepted:?}", accepted.len(), examples.len());
-    let expected = [
-        "call-http-endpoint-interpolation-shorthand.yaml",
-        "call-http-query-headers-expressions.yaml",
-        "call-http-query-parameters.yaml",
-        "call-http-redirect.yaml",
-        "conditional-task.yaml",
-        "do-multiple.yaml",
-        "do-single.yaml",
-        "for-inline-array.yaml",
-        "fork.yaml",
-        "raise-inline.yaml",
-        "raise-reusable.yaml",
-        "switch-then-string.yaml",
-        "try-catch-retry-inline.yaml",
-        "try-catch-retry-reusable.yaml",
-        "try-catch-then-directive.yaml",
-        "try-catch.yaml",
-        "wait-duration-inline.yaml",
-        "wait-duration-iso8601.yaml",
-    ];
-    assert_eq!(accepted, expected);
 }
 
 /// Words that documents are made of, and others.

@@ -211,6 +211,7 @@ fn published_examples_are_accepted_or_refused_by_name() {
         match check(document, &Limits::default(), None) {
             Ok(_) => accepted.push(name.as_str()),
             Err(problems) => {
+                println!("{name}: {problems:?}");
                 let named = |problem: &Problem| {
                     document.pointer(&problem.pointer).is_some() && !problem.detail.is_empty()
                 };
