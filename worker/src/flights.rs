@@ -179,9 +179,9 @@ impl<'a> Job<'a> {
         rejected: Option<Rejected>,
     ) -> Result<HeldToken, AcquireError> {
         // A document that names an API was given a session at submission.
-        let session_id = self.claimed.session_id.ok_or(AcquireError::Permanent)?;
+        let session = self.claimed.session.ok_or(AcquireError::Permanent)?;
         let owner = &self.claimed.lease.owner;
-        self.context.sessions.acquire_token(session_id, owner, api, rejected).await
+        self.context.sessions.acquire_token(session.id, owner, api, rejected).await
     }
 
     async fn send(

@@ -437,7 +437,7 @@ async fn a_suspended_job_goes_on_when_its_user_returns(store: TestStore) {
     let session = store.session(&alice(), "k").await;
     let version = store.grant(session.id, &alice()).await.session_version;
     let claimed = store.claim_one().await;
-    assert_eq!(claimed.session_id, Some(session.id));
+    assert_eq!(claimed.session.map(|session| session.id), Some(session.id));
     let suspend = record(Next::Suspend { suspension: suspension(), session_version: version });
     store.record(&claimed.lease, &suspend).await.unwrap();
     let job = store.get(id, &alice()).await;

@@ -39,7 +39,7 @@ pub use self::{
     },
     own_jobs::{Change, JobFilter, OwnJobs, Page, TenantJob, TenantJobs},
     own_sessions::{OwnSessions, SessionView},
-    queue::{Backlog, ClaimedJob, Lease, Next, Queue, Record, Renewed},
+    queue::{Backlog, ClaimedJob, ClaimedSession, Lease, Next, Queue, Record, Renewed},
     rotation::{Opened, Rotation},
     submissions::{
         Grant, IdempotencyKey, KnownGrant, KnownSession, NewGrant, NewJob, NewTokens, Replay,

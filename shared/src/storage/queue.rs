@@ -104,7 +104,7 @@ pub struct ClaimedJob {
     /// The right to work on it.
     pub lease: Lease,
     /// The session it acts with.
-    pub session_id: Option<Uuid>,
+    pub session: Option<ClaimedSession>,
     /// Its document, verbatim: JSON.
     pub definition: Vec<u8>,
     /// Its input.
@@ -118,8 +118,19 @@ pub struct ClaimedJob {
     pub created_at: Timestamp,
     /// After this it is faulted.
     pub deadline_at: Timestamp,
+    /// How often a worker died with it in hand.
+    pub interruptions: u32,
     /// W3C Trace Context of its submission.
     pub traceparent: String,
+}
+
+/// A session as it was when its job was claimed.
+#[derive(Debug, Clone, Copy)]
+pub struct ClaimedSession {
+    /// Its id.
+    pub id: Uuid,
+    /// Greater each time that its user acts: what was got before is of no use after a stop.
+    pub version: i64,
 }
 
 /// What a step came to.

@@ -152,7 +152,8 @@ const CLAIM: &str = concat!(
     ", started_at = coalesce(started_at, now()), updated_at = now()
      where id = any(array(select id from ranked where goes))
      returning id, lease_id, tenant, subject, session_id, definition, input, checkpoint, created_at,
-               deadline_at, traceparent, updated_at as claimed_at, revision),
+               deadline_at, traceparent, interruptions, updated_at as claimed_at, revision,
+               (select version from sessions where id = session_id) as session_version),
      started as (
         insert into job_events (job_id, sequence, at, kind, data)
         select id, revision, claimed_at, 'started', '{}' from claimed where lease_id = 1)

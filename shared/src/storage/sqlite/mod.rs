@@ -141,7 +141,8 @@ const CLAIM: &str = concat!(
     " where id ",
     among!("$2"),
     " returning id, lease_id, tenant, subject, session_id, definition, input, checkpoint, created_at,
-               deadline_at, traceparent, updated_at as claimed_at"
+               deadline_at, traceparent, interruptions, updated_at as claimed_at,
+               (select version from sessions where id = session_id) as session_version"
 );
 
 /// Inserts a job, its first event and its tags: three statements, for a transaction.

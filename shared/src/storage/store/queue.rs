@@ -15,7 +15,9 @@ use crate::{
     identity::Principal,
     jobs::{EventKind, JobStatus},
     metrics,
-    storage::{Backlog, ClaimedJob, Lease, Next, Queue, Record, Renewed, StoreError},
+    storage::{
+        Backlog, ClaimedJob, ClaimedSession, Lease, Next, Queue, Record, Renewed, StoreError,
+    },
     telemetry::chain,
     time::Timestamp,
 };
@@ -288,7 +290,10 @@ impl Database {
         let checkpoint: Option<Vec<u8>> = row.try_get("checkpoint")?;
         let place = |column| job_place(lease.job_id, column, &lease.owner);
         Ok(ClaimedJob {
-            session_id: row.try_get("session_id")?,
+            session: row
+                .try_get::<Option<Uuid>, _>("session_id")?
+                .zip(row.try_get("session_version")?)
+                .map(|(id, version)| ClaimedSession { id, version }),
             definition: self.open(place("definition"), &definition)?,
             input: self.open_json(place("input"), &input)?,
             checkpoint: checkpoint
@@ -297,6 +302,7 @@ impl Database {
             claimed_at: row.try_get("claimed_at")?,
             created_at: row.try_get("created_at")?,
             deadline_at: row.try_get("deadline_at")?,
+            interruptions: row.try_get::<i32, _>("interruptions")?.unsigned_abs(),
             traceparent: row.try_get("traceparent")?,
             lease,
         })
