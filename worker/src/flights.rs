@@ -181,7 +181,7 @@ impl<'a> Job<'a> {
         // A document that names an API was given a session at submission.
         let session = self.claimed.session.ok_or(AcquireError::Permanent)?;
         let owner = &self.claimed.lease.owner;
-        self.context.sessions.acquire_token(session.id, owner, api, rejected).await
+        self.context.sessions.acquire_token(session, owner, api, rejected).await
     }
 
     async fn send(
