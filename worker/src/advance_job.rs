@@ -29,7 +29,7 @@ use crate::{
     Context,
     claims::Claimed,
     downstream::{self, Sent, Transient},
-    flights::{Answer, Flights, Landed, sent_call},
+    flights::{Answer, Flights, Landed, NotSent, sent_call},
     leases::HeldLease,
     retry_delay::retry_delay,
     state::State,
@@ -326,7 +326,15 @@ impl<'a> Advance<'a> {
     fn land(&mut self, landed: Landed<'a>, replies: &mut Vec<Reply>) {
         let Landed { call, api, result } = landed;
         let verdict = match result {
-            Err(error) => self.without_token(&call, api, error),
+            Err(NotSent::NoToken(error)) => self.without_token(&call, api, error),
+            Err(NotSent::Held(length)) => {
+                tracing::info!(
+                    api = api.name,
+                    ?length,
+                    "the API asked for patience with this user"
+                );
+                Verdict::Postpone(self.clock.now() + length)
+            }
             Ok(Answer { sent, result }) => {
                 self.sent.extend(sent);
                 match result {

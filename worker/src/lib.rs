@@ -2,17 +2,19 @@
 //!
 //! `advance_job` is the heart: what happens to one job between claim and record. Around it:
 //! `claims` (the stream of claimed jobs), `leases` (kept while they run), `runner` (apalis runs
-//! them), `flights` (the calls of one job that are under way), `downstream` (one call), `state`
-//! (what is kept of a job between two claims), `workflows` (documents, ready to run), `health`
+//! them), `flights` (the calls of one job that are under way), `downstream` (one call),
+//! `call_slots` and `patience` (when an API wants fewer calls, and when a user's none), `state` (what is kept of a job between two claims), `workflows` (documents, ready to run), `health`
 //! (answers of a worker process), `webhooks` (tells those who asked).
 
 mod advance_job;
+mod call_slots;
 mod challenge;
 mod claims;
 mod downstream;
 mod flights;
 mod health;
 mod leases;
+mod patience;
 mod retry_delay;
 mod runner;
 mod state;
@@ -34,7 +36,10 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use self::health::{HealthError, HealthListener};
-use self::{leases::Leases, webhooks::Webhooks, workflows::Workflows};
+use self::{
+    call_slots::CallSlots, leases::Leases, patience::Patience, webhooks::Webhooks,
+    workflows::Workflows,
+};
 
 /// A worker: one of any number on the same database.
 #[derive(Debug)]
@@ -58,6 +63,8 @@ struct Context {
     cages: SharedCages,
     http: reqwest::Client,
     leases: Leases,
+    call_slots: Arc<CallSlots>,
+    patience: Patience,
     /// How many jobs compute at once: not so many that nothing else gets a core.
     stepping: Semaphore,
     /// Jobs hand back at their next record once this is cancelled.
@@ -82,6 +89,8 @@ impl Worker {
             id,
             sessions: Sessions::new(&config.identity, Arc::clone(&store), clock),
             leases,
+            call_slots: CallSlots::new(Arc::clone(&store), &config.downstream_apis),
+            patience: Patience::default(),
             stepping: Semaphore::new(cores.saturating_sub(1).max(1)),
             store,
             identity: config.identity.clone(),

@@ -3,6 +3,7 @@
 //! One more case: an async function that takes a [`TestStore`], and its name in the list at the end.
 
 mod audit;
+mod call_slots;
 mod gates;
 mod model;
 mod own_jobs;
@@ -15,7 +16,9 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::json;
 use uuid::Uuid;
 
-use self::{audit::*, gates::*, own_jobs::*, rotation::*, state_machine::*, webhooks::*};
+use self::{
+    audit::*, call_slots::*, gates::*, own_jobs::*, rotation::*, state_machine::*, webhooks::*,
+};
 use super::*;
 use crate::{
     config::EncryptionKey,
@@ -827,6 +830,8 @@ on_both! {
     a_gate_holds_what_it_names_and_nothing_else
     the_first_through_a_gate_opens_it_for_all
     a_gate_is_closed_for_the_longest_that_anybody_was_told
+    no_more_call_slots_are_held_than_there_are
+    a_call_slot_is_free_when_it_is_given_back_or_its_time_is_over
     each_api_can_have_a_grant_of_its_own
     a_grant_without_a_refresh_token_has_nothing_to_present
     nobody_else_refreshes_a_grant

@@ -7,6 +7,7 @@
 //! (a change of a job with the rows that tell of it) and `told_at!` (the time of `recorded!`).
 
 mod audit;
+mod call_slots;
 mod gates;
 mod grants;
 mod own_jobs;
