@@ -2,7 +2,7 @@
 //!
 //! `advance_job` is the heart: what happens to one job between claim and record. Around it:
 //! `claims` (the stream of claimed jobs), `leases` (kept while they run), `runner` (apalis runs
-//! them), `flights` (the calls of one job that are under way), `downstream` (one call), `state`
+//! them), `recorder` (writes the records of many jobs together), `flights` (the calls of one job that are under way), `downstream` (one call), `state`
 //! (what is kept of a job between two claims), `workflows` (documents, ready to run), `health`
 //! (answers of a worker process), `webhooks` (tells those who asked).
 
@@ -13,6 +13,7 @@ mod downstream;
 mod flights;
 mod health;
 mod leases;
+mod recorder;
 mod retry_delay;
 mod runner;
 mod state;
@@ -34,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use self::health::{HealthError, HealthListener};
-use self::{leases::Leases, webhooks::Webhooks, workflows::Workflows};
+use self::{leases::Leases, recorder::Recorder, webhooks::Webhooks, workflows::Workflows};
 
 /// A worker: one of any number on the same database.
 #[derive(Debug)]
@@ -58,6 +59,7 @@ struct Context {
     cages: SharedCages,
     http: reqwest::Client,
     leases: Leases,
+    recorder: Recorder,
     /// How many jobs compute at once: not so many that nothing else gets a core.
     stepping: Semaphore,
     /// Jobs hand back at their next record once this is cancelled.
@@ -82,6 +84,7 @@ impl Worker {
             id,
             sessions: Sessions::new(&config.identity, Arc::clone(&store), clock),
             leases,
+            recorder: Recorder::start(&store),
             stepping: Semaphore::new(cores.saturating_sub(1).max(1)),
             store,
             identity: config.identity.clone(),

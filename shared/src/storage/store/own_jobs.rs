@@ -111,7 +111,7 @@ impl OwnJobs for Database {
     async fn cancel(&self, id: Uuid, owner: &Principal) -> Result<Change, StoreError> {
         let mut transaction = begin(&self.writer).await?;
         let cancelled = sqlx::query(concat!(
-            "update jobs set status = 'cancelled', lease_until = null, worker_id = null,
+            "update jobs set status = 'cancelled', ready = false, lease_until = null, worker_id = null,
                     due_at = null, checkpoint = null, suspension = null, revision = revision + 1,
                     finished_at = ",
             now!(),
@@ -135,7 +135,7 @@ impl OwnJobs for Database {
         let mut transaction = begin(&self.writer).await?;
         // Without a checkpoint (an earlier version kept none) it would begin anew, and call twice.
         let retried = sqlx::query(concat!(
-            "update jobs set status = 'waiting', finished_at = null, error = null, attempts = 0,
+            "update jobs set status = 'waiting', ready = true, finished_at = null, error = null, attempts = 0,
                     throttles = 0, revision = revision + 1, due_at = ",
             now!(),
             ", deadline_at = ",
