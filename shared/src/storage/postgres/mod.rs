@@ -171,8 +171,14 @@ const RECORD: &str = "with record as (
                 method text, path text, attempt integer, outcome text, status integer))
      select id from changed";
 
-/// Inserts `$1`'s and `$2`'s jobs, each with its first event and its tags.
-const INSERT: &str = "with submitted as (
+/// Inserts `$1`'s and `$2`'s jobs, each with its first event and its tags, if all the sessions `$21` can be
+/// used; a stop that comes at the same time waits until they are there.
+const INSERT: &str = concat!(
+    "with acting as materialized (
+        select id, session_key from sessions
+        where id = any($21::uuid[]) and tenant = $1 and subject = $2 and state = 'active'
+        for share),
+     submitted as (
         insert into jobs (id, tenant, subject, session_id, status, due_at, namespace, name, version,
                           definition, input, progress, tags, warnings, traceparent, callback,
                           callback_events, priority, lane, ready, created_at, updated_at,
@@ -187,12 +193,18 @@ const INSERT: &str = "with submitted as (
              as job (id, session_id, run_at, deadline, priority, namespace, name, version,
                      definition, input, progress, tags, warnings, traceparent, callback,
                      callback_events)
-        returning id, revision, created_at, tags),
+        where (select count(*) from acting) = cardinality($21::uuid[])
+        returning *),
      tagged as (
         insert into job_tags (tenant, subject, name, value, job_id)
-        select $1, $2, tag.key, tag.value, id from submitted, json_each_text(tags::json) as tag)
-     insert into job_events (job_id, sequence, at, kind, data)
-     select id, revision, created_at, 'submitted', $19 from submitted";
+        select $1, $2, tag.key, tag.value, id from submitted, json_each_text(tags::json) as tag),
+     told as (
+        insert into job_events (job_id, sequence, at, kind, data)
+        select id, revision, created_at, 'submitted', $19 from submitted)
+     ",
+    store::job_with!("jobs.output", "submitted", "acting"),
+    " order by jobs.id"
+);
 
 /// Connections of a process at most.
 const CONNECTIONS: u32 = 16;
@@ -207,15 +219,28 @@ async fn begin(pool: &Pool<Db>) -> Result<Transaction<'static, Db>, sqlx::Error>
     pool.begin().await
 }
 
-/// Inserts jobs, whatever their number, each with its first event, which has the data `told`, and its
-/// tags, in one round trip.
-async fn insert_jobs(
-    transaction: &mut Transaction<'_, Db>,
+/// Inserts jobs in a transaction of their own.
+async fn insert_jobs_at_once(
+    pool: &Pool<Db>,
     owner: &Principal,
     lane: i64,
+    acting: &[Uuid],
     told: &str,
     rows: Vec<JobRow>,
-) -> Result<(), sqlx::Error> {
+) -> Result<Vec<PgRow>, sqlx::Error> {
+    insert_jobs(&mut *pool.acquire().await?, owner, lane, acting, told, rows).await
+}
+
+/// Inserts jobs, whatever their number, each with its first event, which has the data `told`, and its
+/// tags, in one round trip, and returns them; none if one of the sessions `acting` cannot be used.
+async fn insert_jobs(
+    connection: &mut PgConnection,
+    owner: &Principal,
+    lane: i64,
+    acting: &[Uuid],
+    told: &str,
+    rows: Vec<JobRow>,
+) -> Result<Vec<PgRow>, sqlx::Error> {
     /// A column of all rows.
     macro_rules! column {
         ($name:ident) => {
@@ -245,9 +270,9 @@ async fn insert_jobs(
         .bind(column!(callback_events))
         .bind(told)
         .bind(lane)
-        .execute(&mut **transaction)
-        .await?;
-    Ok(())
+        .bind(acting)
+        .fetch_all(connection)
+        .await
 }
 
 /// Claims jobs that are ready, each with an event if it never ran before; returns them, and how many each

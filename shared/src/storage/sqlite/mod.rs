@@ -181,14 +181,45 @@ async fn begin(pool: &Pool<Db>) -> Result<Transaction<'static, Db>, sqlx::Error>
     pool.begin_with("begin immediate").await
 }
 
-/// Inserts jobs, each with its first event, which has the data `told`, and its tags.
-async fn insert_jobs(
-    transaction: &mut Transaction<'_, Db>,
+/// Inserts jobs in a transaction of their own.
+async fn insert_jobs_at_once(
+    pool: &Pool<Db>,
     owner: &Principal,
     lane: i64,
+    acting: &[Uuid],
     told: &str,
     rows: Vec<JobRow>,
-) -> Result<(), sqlx::Error> {
+) -> Result<Vec<SqliteRow>, sqlx::Error> {
+    let mut transaction = begin(pool).await?;
+    let inserted = insert_jobs(&mut transaction, owner, lane, acting, told, rows).await?;
+    transaction.commit().await?;
+    Ok(inserted)
+}
+
+/// Inserts jobs, each with its first event, which has the data `told`, and its tags, and returns them;
+/// none if one of the sessions `acting` cannot be used.
+async fn insert_jobs(
+    transaction: &mut SqliteConnection,
+    owner: &Principal,
+    lane: i64,
+    acting: &[Uuid],
+    told: &str,
+    rows: Vec<JobRow>,
+) -> Result<Vec<SqliteRow>, sqlx::Error> {
+    let active: i64 = sqlx::query_scalar(concat!(
+        "select count(*) from sessions
+         where tenant = $1 and subject = $2 and state = 'active' and id ",
+        among!("$3")
+    ))
+    .bind(&owner.tenant)
+    .bind(&owner.subject)
+    .bind(ids(acting))
+    .fetch_one(&mut *transaction)
+    .await?;
+    if usize::try_from(active) != Ok(acting.len()) {
+        return Ok(Vec::new());
+    }
+    let jobs: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
     for row in rows {
         sqlx::query(INSERT)
             .bind(&owner.tenant)
@@ -211,10 +242,18 @@ async fn insert_jobs(
             .bind(row.callback_events)
             .bind(told)
             .bind(lane)
-            .execute(&mut **transaction)
+            .execute(&mut *transaction)
             .await?;
     }
-    Ok(())
+    sqlx::query(concat!(
+        store::job_with!("jobs.output", "jobs", "sessions"),
+        " where jobs.id ",
+        among!("$1"),
+        " order by jobs.id"
+    ))
+    .bind(ids(&jobs))
+    .fetch_all(transaction)
+    .await
 }
 
 /// Claims jobs that are ready, each with an event if it never ran before; returns them, and how many each

@@ -1,7 +1,7 @@
 //! The store, in SQL that both databases speak.
 //!
 //! This file is compiled twice, as a module of `postgres` and of `sqlite`. What differs comes from
-//! there: the type `Db`, `begin`, `ids`, `insert_jobs`, `claim_ready`, `wake_due`, `record`, `record_at_once`, and the macros
+//! there: the type `Db`, `begin`, `ids`, `insert_jobs`, `insert_jobs_at_once`, `claim_ready`, `wake_due`, `record`, `record_at_once`, and the macros
 //! `now!` (the database's clock), `after!` (that many microseconds from now), `among!` (is one of
 //! the ids), `contains!` (has these bytes in it) and `locked!` (lock the selected rows).
 
@@ -16,7 +16,11 @@ mod schema;
 mod submissions;
 mod webhooks;
 
-pub(super) use self::{queue::RecordRow, schema::schema_state, submissions::JobRow};
+pub(super) use self::{
+    queue::RecordRow,
+    schema::schema_state,
+    submissions::{JobRow, job_with},
+};
 
 use std::sync::atomic::AtomicI64;
 

@@ -37,7 +37,7 @@ macro_rules! newest {
 /// By status, each in the order of the index, and then together: no more rows are looked at than are
 /// asked for of each, however many there are.
 const LIST: &str = concat!(
-    job_with!("cast(null as bytea)"),
+    job_with!("cast(null as bytea)", "jobs", "sessions"),
     " where jobs.id in (select id from (",
     newest!("pending"),
     " union all ",
@@ -58,7 +58,7 @@ const LIST: &str = concat!(
 
 /// By a tag, whose rows stand in the order of the list.
 const LIST_TAGGED: &str = concat!(
-    job_with!("cast(null as bytea)"),
+    job_with!("cast(null as bytea)", "jobs", "sessions"),
     " where jobs.id in (
         select job_tags.job_id from job_tags join jobs as tagged on tagged.id = job_tags.job_id
         where job_tags.subject = $2 and job_tags.tenant = $1
@@ -229,7 +229,7 @@ impl Database {
         wanted: &[Uuid],
     ) -> Result<Vec<Job>, StoreError> {
         let rows = sqlx::query(concat!(
-            job_with!("cast(null as bytea)"),
+            job_with!("cast(null as bytea)", "jobs", "sessions"),
             " where jobs.tenant = $1 and jobs.subject = $2 and jobs.id ",
             among!("$3"),
             " order by jobs.id"
