@@ -20,8 +20,10 @@ use tokio_util::task::TaskTracker;
 /// Beside the time for an answer: for the record before it, and for giving the slot back.
 const MARGIN: Duration = Duration::from_secs(30);
 
-/// Bounds of the pause before a full API is asked for again; spread, so that workers take turns.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
+/// Before a full API is asked for again: at least so long, and up to the other longer, so that workers
+/// take turns.
+const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE_SPREAD: Duration = Duration::from_millis(200);
 
 /// One slot of so many that come back is left to whoever asks next, in any process.
 const LEFT_TO_OTHERS: u8 = 8;
@@ -83,7 +85,7 @@ impl CallSlots {
                 Ok(None) => {}
                 Err(error) => tracing::warn!(api = api.name, "no call slot was had: {error}"),
             }
-            let pause = PAUSE.0 + (PAUSE.1 - PAUSE.0).mul_f64(fastrand::f64());
+            let pause = PAUSE + PAUSE_SPREAD.mul_f64(fastrand::f64());
             tokio::select! {
                 () = queue.returned.notified() => {}
                 () = tokio::time::sleep(pause) => {}
@@ -142,7 +144,7 @@ impl HeldSlot {
                 }
                 Err(error) => {
                     tracing::warn!(api = api.name, "a call slot was not kept: {error}");
-                    tokio::time::sleep(PAUSE.1).await;
+                    tokio::time::sleep(PAUSE + PAUSE_SPREAD).await;
                 }
             }
         }

@@ -2,9 +2,10 @@
 //!
 //! `advance_job` is the heart: what happens to one job between claim and record. Around it:
 //! `claims` (the stream of claimed jobs), `leases` (kept while they run), `runner` (apalis runs
-//! them), `flights` (the calls of one job that are under way), `downstream` (one call),
-//! `call_slots` and `patience` (when an API wants fewer calls, and when a user's none), `state` (what is kept of a job between two claims), `workflows` (documents, ready to run), `health`
-//! (answers of a worker process), `webhooks` (tells those who asked).
+//! them), `recorder` (writes the records of many jobs together), `flights` (the calls of one job that
+//! are under way), `downstream` (one call), `call_slots` and `patience` (how many calls, and whose, an
+//! API wants now), `state` (what is kept of a job between two claims), `workflows` (documents, ready to
+//! run), `health` (answers of a worker process), `webhooks` (tells those who asked).
 
 mod advance_job;
 mod call_slots;
@@ -15,6 +16,7 @@ mod flights;
 mod health;
 mod leases;
 mod patience;
+mod recorder;
 mod retry_delay;
 mod runner;
 mod state;
@@ -37,8 +39,8 @@ use uuid::Uuid;
 
 pub use self::health::{HealthError, HealthListener};
 use self::{
-    call_slots::CallSlots, leases::Leases, patience::Patience, webhooks::Webhooks,
-    workflows::Workflows,
+    call_slots::CallSlots, leases::Leases, patience::Patience, recorder::Recorder,
+    webhooks::Webhooks, workflows::Workflows,
 };
 
 /// A worker: one of any number on the same database.
@@ -63,6 +65,7 @@ struct Context {
     cages: SharedCages,
     http: reqwest::Client,
     leases: Leases,
+    recorder: Recorder,
     call_slots: Arc<CallSlots>,
     patience: Patience,
     /// How many jobs compute at once: not so many that nothing else gets a core.
@@ -89,6 +92,7 @@ impl Worker {
             id,
             sessions: Sessions::new(&config.identity, Arc::clone(&store), clock),
             leases,
+            recorder: Recorder::start(&store),
             call_slots: CallSlots::new(Arc::clone(&store), &config.downstream_apis),
             patience: Patience::default(),
             stepping: Semaphore::new(cores.saturating_sub(1).max(1)),

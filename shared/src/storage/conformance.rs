@@ -7,6 +7,7 @@ mod call_slots;
 mod gates;
 mod model;
 mod own_jobs;
+mod queue;
 mod rotation;
 mod state_machine;
 mod webhooks;
@@ -17,7 +18,8 @@ use serde_json::json;
 use uuid::Uuid;
 
 use self::{
-    audit::*, call_slots::*, gates::*, own_jobs::*, rotation::*, state_machine::*, webhooks::*,
+    audit::*, call_slots::*, gates::*, own_jobs::*, queue::*, rotation::*, state_machine::*,
+    webhooks::*,
 };
 use super::*;
 use crate::{
@@ -58,7 +60,7 @@ impl TestStore {
 
     pub(crate) async fn keep(&self, lease: &Lease, checkpoint: Vec<u8>) {
         let kept = Record { checkpoint, ..record(Next::Continue) };
-        self.record(lease, &kept).await.unwrap();
+        self.record_one(lease, &kept).await.unwrap();
     }
 
     /// Its worker dies, and another comes: what does it find?
@@ -69,7 +71,7 @@ impl TestStore {
     }
 
     pub(crate) async fn complete(&self, lease: &Lease) {
-        self.record(lease, &record(Next::Complete(json!(null)))).await.unwrap();
+        self.record_one(lease, &record(Next::Complete(json!(null)))).await.unwrap();
     }
 }
 
@@ -108,6 +110,10 @@ impl TestStore {
         Self { store, database, callback: None, priority: 0, _folder: folder }
     }
 
+    pub(crate) fn url(&self) -> &str {
+        self.database.url.expose_secret()
+    }
+
     /// The same database, opened with other keys.
     async fn under(self, keys: &[&str]) -> Self {
         let store = super::open(&self.database, &ring(keys)).await.unwrap();
@@ -121,7 +127,7 @@ impl TestStore {
 
     /// Writes past the store.
     async fn execute(&self, statement: &'static str) {
-        let url = self.database.url.expose_secret();
+        let url = self.url();
         if url.starts_with("sqlite:") {
             let pool = sqlx::SqlitePool::connect(url).await.unwrap();
             sqlx::query(statement).execute(&pool).await.unwrap();
@@ -212,6 +218,13 @@ impl TestStore {
 
     async fn get(&self, id: Uuid, owner: &Principal) -> Job {
         self.job(id, owner).await.unwrap().unwrap()
+    }
+
+    async fn record_one(&self, lease: &Lease, record: &Record) -> Result<(), StoreError> {
+        match self.record(&[(lease, record)]).await?[..] {
+            [true] => Ok(()),
+            _ => Err(StoreError::LeaseLost),
+        }
     }
 
     async fn claim_one(&self) -> ClaimedJob {
@@ -318,28 +331,28 @@ async fn a_job_runs_from_claim_to_completion(store: TestStore) {
     assert!(claimed.checkpoint.is_none());
     assert_eq!(store.get(id, &alice()).await.status, JobStatus::Running);
 
-    store.record(&claimed.lease, &record(Next::Continue)).await.unwrap();
+    store.record_one(&claimed.lease, &record(Next::Continue)).await.unwrap();
     let running = store.get(id, &alice()).await;
     assert_eq!((running.status, running.attempts), (JobStatus::Running, 1));
     assert_eq!(running.progress.tasks, ["/do/1/pause"]);
 
     let done = record(Next::Complete(json!({"done": true})));
-    store.record(&claimed.lease, &done).await.unwrap();
+    store.record_one(&claimed.lease, &done).await.unwrap();
     let job = store.get(id, &alice()).await;
     assert_eq!(job.status, JobStatus::Completed);
     assert_eq!(job.output, Some(json!({"done": true})));
     assert!(job.finished_at.is_some() && job.due_at.is_none());
     assert!(job.revision > running.revision);
     assert!(store.claim(Uuid::now_v7(), 10, MINUTE).await.unwrap().is_empty());
-    assert!(store.next_due().await.unwrap().is_none());
+    assert!(store.wake_due().await.unwrap().is_none());
 }
 
 async fn a_final_state_is_written_once(store: TestStore) {
     let id = store.submit(&alice(), None).await;
     let claimed = store.claim_one().await;
     let fault = record(Next::Fault(json!({"status": 500})));
-    store.record(&claimed.lease, &fault).await.unwrap();
-    let again = store.record(&claimed.lease, &record(Next::Complete(json!(1)))).await;
+    store.record_one(&claimed.lease, &fault).await.unwrap();
+    let again = store.record_one(&claimed.lease, &record(Next::Complete(json!(1)))).await;
     assert!(matches!(again, Err(StoreError::LeaseLost)));
     let job = store.get(id, &alice()).await;
     assert_eq!((job.status, job.error), (JobStatus::Faulted, Some(json!({"status": 500}))));
@@ -374,20 +387,20 @@ async fn a_late_worker_changes_nothing(store: TestStore) {
     assert_eq!(store.rescue().await.unwrap(), 1);
     assert_eq!(store.rescue().await.unwrap(), 0);
     // Neither before somebody else has it …
-    let stale = store.record(&late.lease, &record(Next::Complete(json!(1)))).await;
+    let stale = store.record_one(&late.lease, &record(Next::Complete(json!(1)))).await;
     assert!(matches!(stale, Err(StoreError::LeaseLost)));
     let next = store.claim_one().await;
     assert_eq!(next.lease.job_id, id);
     assert!(next.lease.lease_id > late.lease.lease_id);
     // … nor after.
     for next in [Next::Continue, Next::Complete(json!(1)), Next::Wait { due_at: time(0) }] {
-        let stale = store.record(&late.lease, &record(next)).await;
+        let stale = store.record_one(&late.lease, &record(next)).await;
         assert!(matches!(stale, Err(StoreError::LeaseLost)));
     }
     store.interrupt(&late.lease).await.unwrap();
     assert_eq!(store.release(dead).await.unwrap(), 0);
     assert!(store.renew(dead, &[id], MINUTE).await.unwrap().is_empty());
-    store.record(&next.lease, &record(Next::Continue)).await.unwrap();
+    store.record_one(&next.lease, &record(Next::Continue)).await.unwrap();
     assert_eq!(store.get(id, &alice()).await.status, JobStatus::Running);
 }
 
@@ -406,7 +419,7 @@ async fn a_released_job_runs_elsewhere_with_its_checkpoint(store: TestStore) {
     let id = store.submit(&alice(), None).await;
     let worker = Uuid::now_v7();
     let claimed = store.claim(worker, 1, MINUTE).await.unwrap().remove(0);
-    store.record(&claimed.lease, &record(Next::Continue)).await.unwrap();
+    store.record_one(&claimed.lease, &record(Next::Continue)).await.unwrap();
     assert_eq!(store.release(worker).await.unwrap(), 1);
     assert_eq!(store.get(id, &alice()).await.status, JobStatus::Waiting);
     let next = store.claim_one().await;
@@ -419,19 +432,19 @@ async fn a_waiting_job_is_claimed_when_it_is_due(store: TestStore) {
     let id = store.submit(&alice(), None).await;
     let claimed = store.claim_one().await;
     let due_at = claimed.claimed_at + MINUTE;
-    store.record(&claimed.lease, &record(Next::Wait { due_at })).await.unwrap();
+    store.record_one(&claimed.lease, &record(Next::Wait { due_at })).await.unwrap();
     let job = store.get(id, &alice()).await;
     assert_eq!((job.status, job.due_at), (JobStatus::Waiting, Some(due_at)));
     assert!(store.claim(Uuid::now_v7(), 1, MINUTE).await.unwrap().is_empty());
-    let next = store.next_due().await.unwrap().unwrap();
+    let next = store.wake_due().await.unwrap().unwrap();
     assert!(next > MINUTE / 2 && next <= MINUTE, "{next:?}");
 
     let other = store.submit(&alice(), None).await;
     let claimed = store.claim_one().await;
     assert_eq!(claimed.lease.job_id, other);
     let past = record(Next::Wait { due_at: claimed.claimed_at });
-    store.record(&claimed.lease, &past).await.unwrap();
-    assert_eq!(store.next_due().await.unwrap(), Some(Duration::ZERO));
+    store.record_one(&claimed.lease, &past).await.unwrap();
+    assert_eq!(store.wake_due().await.unwrap(), Some(Duration::ZERO));
     assert_eq!(store.claim_one().await.lease.job_id, other);
 }
 
@@ -442,7 +455,7 @@ async fn a_suspended_job_goes_on_when_its_user_returns(store: TestStore) {
     let claimed = store.claim_one().await;
     assert_eq!(claimed.session.map(|session| session.id), Some(session.id));
     let suspend = record(Next::Suspend { suspension: suspension(), session_version: version });
-    store.record(&claimed.lease, &suspend).await.unwrap();
+    store.record_one(&claimed.lease, &suspend).await.unwrap();
     let job = store.get(id, &alice()).await;
     assert_eq!((job.status, job.suspension), (JobStatus::Suspended, Some(suspension())));
     assert_eq!(job.due_at, Some(job.deadline_at));
@@ -455,7 +468,7 @@ async fn a_suspended_job_goes_on_when_its_user_returns(store: TestStore) {
     let claimed = store.claim_one().await;
     let version = store.grant(session.id, &alice()).await.session_version;
     let again = record(Next::Suspend { suspension: suspension(), session_version: version });
-    store.record(&claimed.lease, &again).await.unwrap();
+    store.record_one(&claimed.lease, &again).await.unwrap();
 
     let another = store.submit(&alice(), Some(Grant::New(&new_grant(Some("k"), 3)))).await;
     let job = store.get(id, &alice()).await;
@@ -466,7 +479,7 @@ async fn a_suspended_job_goes_on_when_its_user_returns(store: TestStore) {
 
     // Suspending for a grant that was replaced meanwhile: the user has acted already.
     let late = claimed.into_iter().find(|job| job.lease.job_id == id).unwrap();
-    store.record(&late.lease, &suspend).await.unwrap();
+    store.record_one(&late.lease, &suspend).await.unwrap();
     assert_eq!(store.get(id, &alice()).await.status, JobStatus::Waiting);
     assert_eq!(store.claim_one().await.lease.job_id, id);
 }
@@ -685,7 +698,7 @@ async fn a_stopped_session_keeps_nothing_and_starts_nothing(store: TestStore) {
         assert_eq!((job.status, job.suspension), (JobStatus::Suspended, None));
     }
     // Neither a call nor a refresh that was under way brings anything back.
-    let late = store.record(&claimed.lease, &record(Next::Continue)).await;
+    let late = store.record_one(&claimed.lease, &record(Next::Continue)).await;
     assert!(matches!(late, Err(StoreError::LeaseLost)));
     let token = access_token("late");
     let new = RefreshToken::new("refresh-2");
@@ -811,6 +824,10 @@ on_both! {
     a_job_runs_from_claim_to_completion
     a_final_state_is_written_once
     every_job_is_claimed_once_by_many_at_once
+    nobodys_thousand_jobs_stand_before_anothers_one
+    turns_go_on_where_the_last_claim_ended
+    records_are_written_together_each_under_its_own_lease
+    a_suspension_beside_other_records_sees_the_users_return
     a_late_worker_changes_nothing
     a_live_lease_is_not_rescued
     a_released_job_runs_elsewhere_with_its_checkpoint

@@ -585,8 +585,8 @@ async fn a_signature_is_checked_once_as_long_as_the_keys_are_the_same() {
     // What is remembered is believed: so it would be of a token whose signature is wrong.
     let wrong = OTHER_KEY.sign(&KEY.header(), &fixture.claims(&json!({})));
     let hash = |token: &str| UserAssertion::new(token).hash();
-    let verified = verifier.verified.get(&hash(&good)).unwrap();
-    verifier.verified.insert(hash(&wrong), verified);
+    let known = verifier.verified.get(&hash(&good)).unwrap();
+    verifier.verified.insert(hash(&wrong), known);
     assert_eq!(reason(&verify(&verifier, &wrong).await), "accepted");
 
     // Somebody names a key that is not there, so the keys are fetched, and are the same.
@@ -650,16 +650,16 @@ async fn what_is_remembered_of_tokens_is_bounded_and_shows_nothing_of_them() {
     let token = fixture.token(&json!({"sub": "a-secret-subject"}));
     verify(&verifier, &token).await.unwrap();
     let hash = UserAssertion::new(token.as_str()).hash();
-    let verified = verifier.verified.get(&hash).unwrap();
+    let known = verifier.verified.get(&hash).unwrap();
     let policy = verifier.verified.policy();
     assert_eq!(policy.time_to_live(), Some(REMEMBERED));
-    for number in 0..2 * CAPACITY / u64::from(verified.weight) {
+    for number in 0..2 * CAPACITY / u64::from(known.weight) {
         let hash = UserAssertion::new(number.to_string()).hash();
-        verifier.verified.insert(hash, Arc::clone(&verified));
+        verifier.verified.insert(hash, Arc::clone(&known));
     }
     verifier.verified.run_pending_tasks();
     assert!(verifier.verified.weighted_size() <= CAPACITY);
-    assert!(verified.weight as usize >= token.len() - 1);
+    assert!(known.weight as usize >= token.len() - 1);
     let shown = format!("{verifier:?}");
     assert!(shown.contains("key-1") && !shown.contains("a-secret-subject"));
 }
