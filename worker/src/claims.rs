@@ -149,7 +149,8 @@ impl Timers {
 
 /// Waits until there may be something to claim; at the latest until a job is `due`.
 async fn idle(context: &Context, stop: &CancellationToken, due: Option<Instant>) {
-    let poll = Instant::now() + POLL;
+    // Spread: workers that were woken together would look together ever after.
+    let poll = Instant::now() + POLL.mul_f64(0.75 + fastrand::f64() / 2.0);
     tokio::select! {
         () = stop.cancelled() => {}
         () = context.store.wait_for_announcement() => {}

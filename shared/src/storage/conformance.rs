@@ -110,6 +110,11 @@ impl TestStore {
         Self { store, database, callback: None, priority: 0, _folder: folder }
     }
 
+    /// A database that is there already.
+    pub(crate) async fn at(url: String) -> Self {
+        Self::open(url, None).await
+    }
+
     pub(crate) fn url(&self) -> &str {
         self.database.url.expose_secret()
     }

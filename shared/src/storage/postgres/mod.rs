@@ -50,6 +50,7 @@ use sqlx::{
         PgValueRef,
     },
 };
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use self::store::{JobRow, RecordRow};
@@ -211,6 +212,12 @@ const CONNECTIONS: u32 = 16;
 
 /// And beside them, for leases: who keeps one never waits behind those who work under it.
 const KEEPING: u32 = 2;
+
+/// How long nothing may be heard before the connection is tried.
+const LISTEN_FOR: Duration = Duration::from_secs(10);
+
+/// How long that may take.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// The channel of `LISTEN`.
 const CHANNEL: &str = "errand_jobs";
@@ -417,8 +424,14 @@ async fn listen(pool: &Pool<Db>, announcements: &Announcements) -> Result<(), sq
     let mut listener = PgListener::connect_with(pool).await?;
     listener.listen(CHANNEL).await?;
     loop {
+        let Ok(received) = timeout(LISTEN_FOR, listener.try_recv()).await else {
+            // A connection that broke without a word sounds like one without news.
+            let answered = timeout(ANSWER_WITHIN, sqlx::query("select 1").execute(&mut listener));
+            answered.await.map_err(|_| sqlx::Error::PoolTimedOut)??;
+            continue;
+        };
         // `None`: the connection was lost and is there again; something may have been missed.
-        listener.try_recv().await?;
+        received?;
         announcements.arrived();
     }
 }

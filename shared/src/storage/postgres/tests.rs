@@ -1,7 +1,9 @@
-//! How PostgreSQL goes about the statements of the queue: they read what they are about, whatever else
-//! there is.
+//! What only PostgreSQL has: plans, and connections that break.
 
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+use sqlx::{AssertSqlSafe, Executor};
+use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::storage::conformance::TestStore;
@@ -24,6 +26,56 @@ async fn plan(connection: &mut PgConnection, statement: &str, arguments: &str) -
     let explain = format!("explain (costs off) execute statement({arguments})");
     let lines = sqlx::raw_sql(AssertSqlSafe(explain)).fetch_all(&mut *connection).await.unwrap();
     lines.iter().map(|line| line.get::<String, _>(0) + "\n").collect()
+}
+
+/// Between a store and its database: hands on what comes, until it is told to swallow it.
+async fn proxy(url: &str) -> (String, Arc<AtomicBool>) {
+    let mut url = url::Url::parse(url).unwrap();
+    let server = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    url.set_host(Some("127.0.0.1")).unwrap();
+    url.set_port(Some(listener.local_addr().unwrap().port())).unwrap();
+    let broken = Arc::new(AtomicBool::new(false));
+    let is_broken = Arc::clone(&broken);
+    tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let mut server = TcpStream::connect(&server).await.unwrap();
+            // Connections made afterwards are good ones.
+            let (is_old, is_broken) = (!is_broken.load(SeqCst), Arc::clone(&is_broken));
+            tokio::spawn(async move {
+                let broken = async {
+                    while !(is_old && is_broken.load(SeqCst)) {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                };
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
+                    () = broken => std::future::pending().await,
+                }
+            });
+        }
+    });
+    (url.into(), broken)
+}
+
+#[tokio::test]
+async fn a_connection_that_broke_without_a_word_is_not_listened_to_for_ever() {
+    let store = TestStore::postgres().await;
+    let (url, broken) = proxy(store.url()).await;
+    let far = TestStore::at(url).await;
+    let heard = async |length| timeout(length, far.wait_for_announcement()).await.is_ok();
+    let minute = Duration::from_mins(1);
+    // It listens by now.
+    while !heard(Duration::from_millis(200)).await {
+        store.announce();
+    }
+    broken.store(true, SeqCst);
+    let began = tokio::time::Instant::now();
+    while !heard(Duration::from_millis(200)).await {
+        assert!(began.elapsed() < minute, "deaf");
+        store.announce();
+    }
 }
 
 #[tokio::test]
