@@ -173,3 +173,79 @@ impl Drop for HeldSlot {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use errand_shared::{config::Config, storage};
+
+    use super::*;
+
+    const CONFIGURATION: &str = "
+        encryption.keys = ['k1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=']
+        [identity]
+        instance = 'https://login.example.com/'
+        tenant_id = '00000000-0000-0000-0000-000000000000'
+        client_id = 'errand'
+        client_secret = 'x'
+        [downstream_apis.One]
+        base_url = 'https://one.example.com'
+        scopes = ['api://one/read']
+        max_concurrency = 1
+        [downstream_apis.Any]
+        base_url = 'https://any.example.com'
+        scopes = ['api://any/read']";
+
+    async fn slots() -> (Arc<CallSlots>, DownstreamApis, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("errand.toml");
+        let database = format!("database.url = 'sqlite://{}/errand.db'", folder.path().display());
+        std::fs::write(&path, database + CONFIGURATION).unwrap();
+        let config = Config::load(Some(&path), []).unwrap();
+        let store = storage::open(&config.database, &config.encryption).await.unwrap();
+        (CallSlots::new(store, &config.downstream_apis), config.downstream_apis, folder)
+    }
+
+    #[tokio::test]
+    async fn an_api_without_a_limit_is_called_at_once() {
+        let (slots, apis, _folder) = slots().await;
+        assert!(slots.take(&apis["Any"]).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn who_is_gone_from_the_queue_holds_nothing() {
+        let (slots, apis, _folder) = slots().await;
+        for microseconds in (0..100).map(|step| step * 20) {
+            // Given up before, while and after the database is asked.
+            let given_up = Duration::from_micros(microseconds);
+            let _ = tokio::time::timeout(given_up, slots.take(&apis["One"])).await;
+        }
+        let held = slots.take(&apis["One"]).await.unwrap();
+        let others = slots.store.take_call_slot("One", 1, MARGIN).await.unwrap();
+        assert_eq!(others, None);
+        drop(held);
+        slots.finish_returns().await;
+        assert!(slots.store.take_call_slot("One", 1, MARGIN).await.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_slot_that_is_used_late_is_kept_or_taken_anew() {
+        let (slots, apis, _folder) = slots().await;
+        let api = &apis["One"];
+        let mut late = slots.take(api).await.unwrap();
+        let first = late.slot.clone();
+        late.until = Instant::now();
+        late.assure(api).await;
+        assert_eq!(late.slot, first, "nobody had taken it");
+        assert!(late.until >= Instant::now() + api.timeout);
+
+        slots.store.keep_call_slot(&first, Duration::ZERO).await.unwrap();
+        let other = slots.take(api).await.unwrap();
+        late.until = Instant::now();
+        let mut assured = Box::pin(late.assure(api));
+        let meanwhile = tokio::time::timeout(PAUSE + PAUSE_SPREAD, &mut assured).await;
+        assert!(meanwhile.is_err(), "somebody else has it");
+        drop(other);
+        assured.await;
+        assert_ne!(late.slot.holder, first.holder);
+    }
+}
