@@ -32,6 +32,12 @@ use crate::{
 /// Up to this long a job waits in memory until the API may be called again.
 const SHORT_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long a call waits for a slot of its API with its job in memory.
+const SLOT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// And how long as a row before it tries again.
+const SLOT_PAUSE: Duration = Duration::from_secs(2);
+
 /// All flights of one job.
 pub(crate) struct Flights<'a> {
     job: Job<'a>,
@@ -214,9 +220,10 @@ impl<'a> Job<'a> {
         self.be_patient(api).await?;
         // Before the slot: whoever has no token is not to keep others waiting.
         let token = self.acquire_token(api, None).await?;
-        let Some(slot) = self.context.call_slots.take(api).await else {
-            return Ok(Prepared { token, slot: None });
-        };
+        // Not for ever: the job's place in the worker may be all that others need.
+        let slot = tokio::time::timeout(SLOT_PATIENCE, self.context.call_slots.take(api)).await;
+        let slot = slot.map_err(|_| NotSent::Held(patience::spread(SLOT_PAUSE)))?;
+        let Some(slot) = slot else { return Ok(Prepared { token, slot: None }) };
         // That may have taken long.
         self.be_patient(api).await?;
         let token = self.acquire_token(api, None).await?;

@@ -13,6 +13,7 @@ on_both_databases! {
     an_api_gets_no_more_calls_at_once_than_it_can_take
     a_call_that_is_given_up_gives_its_slot_back
     a_worker_that_stops_waits_for_no_slot
+    who_waits_for_a_slot_keeps_no_place_from_others
     patience_with_one_user_holds_that_users_calls_to_that_api_only
 }
 
@@ -31,6 +32,20 @@ fn slow(app: &TestApp, delay: Duration) {
 
 fn one_get(path: &str) -> Value {
     workflows::document(&json!([workflows::get("read", path)]))
+}
+
+/// Who may use the second API, too.
+fn user(app: &TestApp, name: &str) -> User {
+    let scp = Some("Jobs.ReadWrite Ledger.Use".to_owned());
+    let claims =
+        app.simulator.user_claims(&UserTokenRequest { scp, ..UserTokenRequest::named(name) });
+    app.user_with_token(name, app.simulator.sign(&app.simulator.token_header(), &claims))
+}
+
+fn get_of_ledger() -> Value {
+    let mut ledger = one_get("api/read");
+    ledger["do"][0]["read"]["with"]["endpoint"]["authentication"]["use"] = "LedgerAPI".into();
+    ledger
 }
 
 async fn cancel(user: &User, job: &Value) {
@@ -95,15 +110,30 @@ async fn a_worker_that_stops_waits_for_no_slot(database: Database) {
     app.finish().await;
 }
 
+async fn who_waits_for_a_slot_keeps_no_place_from_others(database: Database) {
+    let mut app = limited(database, 0, 1).await;
+    app.start_worker_with(&[("ERRAND__WORKER__CONCURRENCY", "2")]).await;
+    let (alice, bob) = (user(&app, "alice"), user(&app, "bob"));
+    slow(&app, HANGING);
+    let began = Instant::now();
+    let mut jobs = Vec::new();
+    for _ in 0..4 {
+        jobs.push(alice.submit(&one_get("api/read")).await);
+    }
+    eventually("the first call", || app.calls("api/read").len() == 1).await;
+    let ledger = bob.submit(&get_of_ledger()).await;
+    bob.wait_until(&ledger, "completed").await;
+    assert!(began.elapsed() < HANGING, "{:?}", began.elapsed());
+    assert_eq!(app.calls("api/read").len(), 1);
+    for job in &jobs {
+        cancel(&alice, job).await;
+    }
+    app.finish().await;
+}
+
 async fn patience_with_one_user_holds_that_users_calls_to_that_api_only(database: Database) {
     let app = TestApp::start(database).await;
-    let user = |name: &str| {
-        let scp = Some("Jobs.ReadWrite Ledger.Use".to_owned());
-        let claims =
-            app.simulator.user_claims(&UserTokenRequest { scp, ..UserTokenRequest::named(name) });
-        app.user_with_token(name, app.simulator.sign(&app.simulator.token_header(), &claims))
-    };
-    let (alice, bob) = (user("alice"), user("bob"));
+    let (alice, bob) = (user(&app, "alice"), user(&app, "bob"));
     let is_held = |job: &Value| job["status"] == "waiting" && job["due_at"].is_string();
     let throttled = HttpAnswer::text(429, "").with_header("retry-after", "600");
     app.simulator.script_call_answer("GET", "/partner/api/first", throttled);
@@ -117,9 +147,7 @@ async fn patience_with_one_user_holds_that_users_calls_to_that_api_only(database
     let wait = time("due_at").since(time("created_at")).as_secs();
     assert!((500..=670).contains(&wait), "{held}");
 
-    let mut ledger = one_get("api/read");
-    ledger["do"][0]["read"]["with"]["endpoint"]["authentication"]["use"] = "LedgerAPI".into();
-    for (user, definition) in [(&alice, &ledger), (&bob, &one_get("api/read"))] {
+    for (user, definition) in [(&alice, &get_of_ledger()), (&bob, &one_get("api/read"))] {
         let job = user.submit(definition).await;
         user.wait_until(&job, "completed").await;
     }
