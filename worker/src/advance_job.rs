@@ -332,14 +332,7 @@ impl<'a> Advance<'a> {
         let Landed { call, api, result } = landed;
         let verdict = match result {
             Err(NotSent::NoToken(error)) => self.without_token(&call, api, error),
-            Err(NotSent::Held(length)) => {
-                tracing::info!(
-                    api = api.name,
-                    ?length,
-                    "the API asked for patience with this user"
-                );
-                Verdict::Postpone(self.clock.now() + length)
-            }
+            Err(NotSent::Held(length)) => Verdict::Postpone(self.clock.now() + length),
             Ok(Answer { sent, result }) => {
                 self.sent.extend(sent);
                 match result {

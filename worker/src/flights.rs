@@ -82,7 +82,7 @@ struct Prepared {
 pub(crate) enum NotSent {
     /// There is no token for it.
     NoToken(AcquireError),
-    /// The API asked for patience with this user: not for so long.
+    /// The API asked for patience with this user, or has no slot free: not for so long.
     Held(Duration),
 }
 
@@ -235,6 +235,7 @@ impl<'a> Job<'a> {
         let owner = &self.claimed.lease.owner;
         while let Some(left) = self.context.patience.left(owner, &api.name, Instant::now()) {
             if left > SHORT_PATIENCE {
+                tracing::info!(api = api.name, ?left, "the API asked for patience with this user");
                 return Err(NotSent::Held(patience::spread(left)));
             }
             tokio::time::sleep(left).await;
