@@ -8,14 +8,6 @@ use super::{
     section::Section,
 };
 
-/// `[retention]`.
-pub(super) fn check(root: &Section) {
-    let retention = root.section("retention");
-    retention.only("finished_days", 30);
-    retention.only("session_grace_minutes", 60);
-    retention.finish();
-}
-
 impl Section<'_> {
     /// Refuses `key` unless it is absent or empty.
     pub(super) fn refuse(&self, key: &str) {

@@ -6,6 +6,7 @@ mod audit;
 mod gates;
 mod model;
 mod own_jobs;
+mod retention;
 mod rotation;
 mod state_machine;
 mod webhooks;
@@ -15,7 +16,9 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::json;
 use uuid::Uuid;
 
-use self::{audit::*, gates::*, own_jobs::*, rotation::*, state_machine::*, webhooks::*};
+use self::{
+    audit::*, gates::*, own_jobs::*, retention::*, rotation::*, state_machine::*, webhooks::*,
+};
 use super::*;
 use crate::{
     config::EncryptionKey,
@@ -853,6 +856,11 @@ on_both! {
     a_delivery_is_tried_by_one_at_a_time
     any_commands_come_to_what_a_small_model_says
     two_at_once_come_to_what_they_do_one_after_the_other
+    a_job_is_deleted_some_time_after_its_end
+    a_webhook_that_nobody_sends_keeps_no_job_for_ever
+    a_session_is_stopped_some_time_after_its_last_job
+    a_stopped_session_is_deleted_once_no_job_refers_to_it
+    what_comes_at_the_last_moment_finds_its_session_or_a_new_one
     a_rotation_leaves_nothing_under_a_former_key
     a_rotation_undoes_no_change
     what_no_key_opens_is_named_and_left

@@ -2,7 +2,8 @@
 //!
 //! What can be asked of a database stands in a few traits: [`Submissions`] (what the API writes and
 //! reads), [`Queue`] (what a worker claims and records), [`Grants`] (the tokens of a session),
-//! [`Gates`] (token requests that are held), [`Audit`] (what happened to a job), [`Webhooks`] (whom to tell of it) and [`Rotation`] (keys).
+//! [`Gates`] (token requests that are held), [`Audit`] (what happened to a job), [`Webhooks`] (whom to tell of it), [`Retention`]
+//! (what is kept no longer) and [`Rotation`] (keys).
 //! `store/` implements them once, in SQL that both databases speak; `postgres/` and `sqlite/` each
 //! compile it with the little that differs. `conformance` is what either must do.
 //!
@@ -19,6 +20,7 @@ mod own_jobs;
 mod own_sessions;
 mod postgres;
 mod queue;
+mod retention;
 mod rotation;
 mod sqlite;
 mod submissions;
@@ -40,6 +42,7 @@ pub use self::{
     own_jobs::{Change, JobFilter, OwnJobs, Page, TenantJob, TenantJobs},
     own_sessions::{OwnSessions, SessionView},
     queue::{Backlog, ClaimedJob, ClaimedSession, Lease, Next, Queue, Record, Renewed},
+    retention::{Retention, Retired, Walked},
     rotation::{Opened, Rotation},
     submissions::{
         Grant, IdempotencyKey, KnownGrant, KnownSession, NewGrant, NewJob, NewTokens, Replay,
@@ -61,6 +64,7 @@ pub trait Store:
     + Audit
     + Webhooks
     + OwnSessions
+    + Retention
     + Rotation
 {
     /// Answers if the database does.

@@ -39,6 +39,7 @@ mod parallel;
 mod provider_outages;
 mod refresh_races;
 mod registered;
+mod retention;
 mod retries;
 mod session_stop;
 mod sessions;

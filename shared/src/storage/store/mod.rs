@@ -2,7 +2,7 @@
 //!
 //! This file is compiled twice, as a module of `postgres` and of `sqlite`. What differs comes from
 //! there: the type `Db`, `begin`, `ids`, `insert_jobs`, `claim_due`, `execute_all`, and the macros
-//! `now!` (the database's clock), `after!` (that many microseconds from now), `among!` (is one of
+//! `now!` (the database's clock), `after!` (that many microseconds from now), `chance!`, `among!` (is one of
 //! the ids), `contains!` (has these bytes in it), `locked!` (lock the selected rows), `recorded!`
 //! (a change of a job with the rows that tell of it) and `told_at!` (the time of `recorded!`).
 
@@ -12,6 +12,7 @@ mod grants;
 mod own_jobs;
 mod own_sessions;
 mod queue;
+mod retention;
 mod rotation;
 mod schema;
 mod submissions;
