@@ -415,6 +415,66 @@ async fn a_released_job_runs_elsewhere_with_its_checkpoint(store: TestStore) {
     assert_eq!(store.claim_one().await.lease.job_id, id);
 }
 
+async fn a_job_that_is_interrupted_again_comes_back_later_each_time(store: TestStore) {
+    let rows = Rows::of(&store).await;
+    let id = store.submit(&alice(), None).await;
+    for (interruptions, pause) in [0, 10, 60, 120, 0].into_iter().enumerate() {
+        let dead = store.claim(Uuid::now_v7(), 1, Duration::ZERO).await.unwrap().remove(0);
+        assert_eq!(dead.interruptions as usize, interruptions);
+        match interruptions % 2 {
+            0 => assert_eq!(store.rescue().await.unwrap(), 1),
+            _ => store.interrupt(&dead.lease).await.unwrap(),
+        }
+        let job = store.get(id, &alice()).await;
+        let paused = job.due_at.unwrap().since(job.updated_at);
+        let pause = Duration::from_secs(pause);
+        assert!(pause / 2 <= paused && paused <= pause * 3 / 2, "{interruptions}: {paused:?}");
+        rows.pass(8).await;
+    }
+    // A graceful stop says nothing about the job.
+    let worker = Uuid::now_v7();
+    let claimed = store.claim(worker, 1, MINUTE).await.unwrap().remove(0);
+    assert_eq!(claimed.interruptions, 5);
+    assert_eq!(store.release(worker).await.unwrap(), 1);
+    let fault = record(Next::Fault(json!({"status": 500})));
+    let claimed = store.claim_one().await;
+    assert_eq!(claimed.interruptions, 5);
+    store.record(&claimed.lease, &fault).await.unwrap();
+    assert_eq!(store.retry(id, &alice()).await.unwrap(), Change::Made);
+    let claimed = store.claim_one().await;
+    assert_eq!(claimed.interruptions, 0);
+
+    // What ends a lease in order is progress, what goes on under it is not.
+    store.interrupt(&claimed.lease).await.unwrap();
+    let claimed = store.claim_one().await;
+    store.record(&claimed.lease, &record(Next::Continue)).await.unwrap();
+    store.interrupt(&claimed.lease).await.unwrap();
+    rows.pass(1).await;
+    let claimed = store.claim_one().await;
+    assert_eq!(claimed.interruptions, 2);
+    let wait = record(Next::Wait { due_at: claimed.claimed_at });
+    store.record(&claimed.lease, &wait).await.unwrap();
+    assert_eq!(store.claim_one().await.interruptions, 0);
+}
+
+async fn jobs_that_were_interrupted_together_come_back_apart(store: TestStore) {
+    let mut ids = Vec::new();
+    for _ in 0..10 {
+        ids.push(store.submit(&alice(), None).await);
+    }
+    for _ in 0..2 {
+        assert_eq!(store.claim(Uuid::now_v7(), 10, Duration::ZERO).await.unwrap().len(), 10);
+        assert_eq!(store.rescue().await.unwrap(), 10);
+    }
+    let mut due_at = Vec::new();
+    for id in ids {
+        due_at.push(store.get(id, &alice()).await.due_at.unwrap());
+    }
+    due_at.sort_unstable();
+    due_at.dedup();
+    assert!(due_at.len() > 5, "{due_at:?}");
+}
+
 async fn a_waiting_job_is_claimed_when_it_is_due(store: TestStore) {
     let id = store.submit(&alice(), None).await;
     let claimed = store.claim_one().await;
@@ -814,6 +874,8 @@ on_both! {
     a_late_worker_changes_nothing
     a_live_lease_is_not_rescued
     a_released_job_runs_elsewhere_with_its_checkpoint
+    a_job_that_is_interrupted_again_comes_back_later_each_time
+    jobs_that_were_interrupted_together_come_back_apart
     a_waiting_job_is_claimed_when_it_is_due
     a_suspended_job_goes_on_when_its_user_returns
     two_users_with_one_key_never_meet

@@ -36,6 +36,7 @@ mod many_jobs;
 mod measuring;
 mod own_jobs;
 mod parallel;
+mod poison;
 mod provider_outages;
 mod refresh_races;
 mod registered;

@@ -8,8 +8,14 @@ macro_rules! now {
 }
 /// That many microseconds from now.
 macro_rules! after {
-    ($micros:literal) => {
+    ($micros:expr) => {
         concat!("(now() + ", $micros, "::bigint * interval '1 microsecond')")
+    };
+}
+/// A number from 0 to 1, another one for each row.
+macro_rules! chance {
+    () => {
+        "random()"
     };
 }
 /// Is one of the ids.
@@ -24,7 +30,8 @@ macro_rules! contains {
         concat!("position(", $bytes, " in ", $column, ") > 0")
     };
 }
-/// Keeps others from changing (`share`) or also locking (`update`) the selected rows until the commit.
+/// Keeps others from changing (`share`) or also locking (`update`) the selected rows until the commit;
+/// `update skip locked` selects only those that nobody else keeps so.
 macro_rules! locked {
     ($strength:literal) => {
         concat!(" for ", $strength)

@@ -8,8 +8,14 @@ macro_rules! now {
 }
 /// That many microseconds from now.
 macro_rules! after {
-    ($micros:literal) => {
+    ($micros:expr) => {
         concat!("(", now!(), " + ", $micros, ")")
+    };
+}
+/// A number from 0 to 1, another one for each row.
+macro_rules! chance {
+    () => {
+        "(abs(random() % 1000) / 999.0)"
     };
 }
 /// Is one of the ids.

@@ -39,8 +39,25 @@ macro_rules! changes {
              finished_at = case when $3 in ('completed', 'faulted') then ",
             $now,
             " end,
+             -- It got somewhere: what interrupts it from now on is counted anew.
+             interruptions = case when $3 in ('waiting', 'suspended') then 0 else interruptions end,
              checkpoint = $5, progress = $6, attempts = $7, throttles = $8,
              output = $9, error = $10, suspension = $11"
+        )
+    };
+}
+
+/// After how many microseconds a job that is being interrupted is due: at once the first time, later
+/// each further time, in a row, that it got nowhere. One job that kills its workers takes all with it
+/// that they have in hand: spread, the others come back without it. Once nobody runs it any more
+/// there is nothing to put off.
+macro_rules! interruption_pause {
+    () => {
+        concat!(
+            "cast(1000000 * (0.5 + ",
+            chance!(),
+            ") * case interruptions when 1 then 10 when 2 then 60 when 3 then 120 else 0 end
+             as bigint)"
         )
     };
 }
@@ -129,7 +146,7 @@ impl Queue for Database {
         let rescued = sqlx::query(concat!(
             "update jobs set status = 'waiting', lease_until = null, worker_id = null,
                     interruptions = interruptions + 1, revision = revision + 1, due_at = ",
-            now!(),
+            after!(interruption_pause!()),
             ", updated_at = ",
             now!(),
             " where status = 'running' and lease_until <= ",
@@ -319,7 +336,7 @@ async fn give_back(
     let given_back = sqlx::query(concat!(
         "update jobs set status = 'waiting', lease_until = null, worker_id = null,
                 interruptions = interruptions + $4, revision = revision + 1, due_at = ",
-        after!("$3"),
+        after!(concat!("($3 + $4 * ", interruption_pause!(), ")")),
         ", updated_at = ",
         now!(),
         " where id = $1 and lease_id = $2 and status = 'running'"
