@@ -103,7 +103,7 @@ impl Settings {
         let content = format!(
             r#"
 [database]
-url = "{database}"
+{database}
 
 [encryption]
 keys = ["{key}"]

@@ -208,8 +208,9 @@ impl TestApp {
         for _ in 0..PORT_TRIES {
             self.api_address = free_address();
             let description = self.simulator.description();
-            let (path, url) = (self.configuration(), &self.database.url);
-            self.settings.write(&path, description, url, self.api_address, &self.encryption_key);
+            let (path, database) = (self.configuration(), self.database.section());
+            let (address, key) = (self.api_address, &self.encryption_key);
+            self.settings.write(&path, description, &database, address, key);
             let connection = Arc::get_mut(&mut self.connection).expect("there are no users yet");
             connection.address = format!("http://{}", self.api_address);
             if self.try_to_start_api().await {

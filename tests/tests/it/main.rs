@@ -37,6 +37,7 @@ mod measuring;
 mod own_jobs;
 mod parallel;
 mod poison;
+mod pooled;
 mod provider_outages;
 mod refresh_races;
 mod registered;

@@ -27,7 +27,9 @@ async fn restart_worker(app: &mut TestApp) {
     app.start_worker().await;
 }
 
-async fn a_session_ends_with_its_last_job_and_its_next_job_brings_it_back(database: Database) {
+pub(crate) async fn a_session_ends_with_its_last_job_and_its_next_job_brings_it_back(
+    database: Database,
+) {
     let mut app = TestApp::start(database).await;
     let alice = app.user("alice");
     let monday = json!({ "session_key": "monday" });
@@ -60,7 +62,7 @@ async fn a_session_ends_with_its_last_job_and_its_next_job_brings_it_back(databa
     app.finish().await;
 }
 
-async fn a_finished_job_is_deleted_once_it_is_old(database: Database) {
+pub(crate) async fn a_finished_job_is_deleted_once_it_is_old(database: Database) {
     let mut app = TestApp::start(database).await;
     let alice = app.user("alice");
     let waiting = alice.submit(&workflows::process_data(3600)).await;

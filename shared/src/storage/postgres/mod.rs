@@ -83,6 +83,7 @@ macro_rules! recorded {
     };
 }
 
+mod connections;
 #[path = "../store/mod.rs"]
 mod store;
 
@@ -103,7 +104,7 @@ use sqlx::{
 };
 use uuid::Uuid;
 
-use self::store::JobRow;
+use self::{connections::Connections, store::JobRow};
 use super::{
     SchemaState, SharedStore, StoreError, announcements, announcements::Announcements,
     cipher::Cipher,
@@ -194,10 +195,13 @@ const CONNECTIONS: u32 = 16;
 /// And beside them, for leases: who keeps one never waits behind those who work under it.
 const KEEPING: u32 = 2;
 
+/// Who brings the schema up to date holds this advisory lock: "errand", in bytes.
+const MIGRATION_LOCK: i64 = 0x6572_7261_6e64;
+
 /// The channel of `LISTEN`.
 const CHANNEL: &str = "errand_jobs";
 
-async fn begin(pool: &Pool<Db>) -> Result<Transaction<'static, Db>, sqlx::Error> {
+async fn begin(pool: &Connections) -> Result<Transaction<'static, Db>, sqlx::Error> {
     pool.begin().await
 }
 
@@ -244,7 +248,7 @@ async fn insert_jobs(
 
 /// Claims due jobs, each with an event if it never ran before.
 async fn claim_due(
-    pool: &Pool<Db>,
+    pool: &Connections,
     worker: Uuid,
     limit: i64,
     lease_micros: i64,
@@ -254,7 +258,7 @@ async fn claim_due(
 
 /// Executes what is one statement here; returns how many rows it is about.
 async fn execute_all(
-    pool: &Pool<Db>,
+    pool: &Connections,
     query: Query<'static, Db, PgArguments>,
 ) -> Result<u64, sqlx::Error> {
     Ok(query.execute(pool).await?.rows_affected())
@@ -270,11 +274,11 @@ pub(super) async fn open(
 ) -> Result<SharedStore, StoreError> {
     let pool = connect(config, CONNECTIONS).await?;
     let keeper = connect(config, KEEPING).await?;
-    migrations().run(&pool).await.map_err(StoreError::Migration)?;
+    migrate(&pool).await?;
     let announcements = Announcements::default();
     if config.listen {
         tokio::spawn(send(pool.clone(), announcements.clone()));
-        tokio::spawn(receive(pool.clone(), announcements.clone()));
+        tokio::spawn(receive(pool.pool().clone(), announcements.clone()));
     }
     let (writer, reader) = (pool.clone(), pool);
     Ok(Arc::new(store::Database { writer, reader, keeper, cipher, announcements }))
@@ -292,31 +296,48 @@ pub(super) async fn inspect(
     Ok((schema, Arc::new(store)))
 }
 
+/// In one transaction, under a lock that ends with it: a pooler may give the next one to another
+/// connection of the server, and a lock that is kept beyond it could never be given up.
+async fn migrate(pool: &Connections) -> Result<(), StoreError> {
+    let mut transaction = begin(pool).await?;
+    sqlx::query("select pg_advisory_xact_lock($1)")
+        .bind(MIGRATION_LOCK)
+        .execute(&mut *transaction)
+        .await?;
+    migrations().run(&mut *transaction).await.map_err(StoreError::Migration)?;
+    transaction.commit().await?;
+    Ok(())
+}
+
 fn migrations() -> Migrator {
     let mut migrations = sqlx::migrate!("../migrations/postgres");
     // A newer release may have migrated the database already; the schema it leaves suits us.
     migrations.set_ignore_missing(true);
+    migrations.set_locking(false);
     migrations
 }
 
-async fn connect(config: &DatabaseConfig, most: u32) -> Result<Pool<Db>, sqlx::Error> {
-    let mut options =
-        PgConnectOptions::from_str(config.url.expose_secret())?.application_name("errand");
+async fn connect(config: &DatabaseConfig, most: u32) -> Result<Connections, sqlx::Error> {
+    let mut options = PgConnectOptions::from_str(config.url.expose_secret())?
+        .application_name("errand")
+        // No number of ours has a fraction, and PgBouncer refuses a setting that it does not know.
+        .extra_float_digits(None);
     if !config.prepared_statements {
         options = options.statement_cache_capacity(0);
     }
     // A pool only says that it timed out; a connection says why there is none.
     PgConnection::connect_with(&options).await?.close().await?;
-    PgPoolOptions::new()
+    let pool = PgPoolOptions::new()
         .max_connections(most)
         .acquire_timeout(Duration::from_secs(5))
         .connect_with(options)
-        .await
+        .await?;
+    Ok(Connections::new(pool, config.prepared_statements))
 }
 
 /// Passes this process's announcements on, outside the transactions they are about: a NOTIFY in
 /// each of them would make their commits wait for one another.
-async fn send(pool: Pool<Db>, announcements: Announcements) {
+async fn send(pool: Connections, announcements: Announcements) {
     loop {
         announcements.gathered().await;
         if let Err(error) =

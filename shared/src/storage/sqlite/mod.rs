@@ -104,6 +104,7 @@ use super::{SchemaState, SharedStore, StoreError, announcements, cipher::Cipher}
 use crate::{config::DatabaseConfig, identity::Principal, time::Timestamp};
 
 type Db = Sqlite;
+type Connections = Pool<Sqlite>;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
 

@@ -1,10 +1,11 @@
 //! The store, in SQL that both databases speak.
 //!
 //! This file is compiled twice, as a module of `postgres` and of `sqlite`. What differs comes from
-//! there: the type `Db`, `begin`, `ids`, `insert_jobs`, `claim_due`, `execute_all`, and the macros
-//! `now!` (the database's clock), `after!` (that many microseconds from now), `chance!`, `among!` (is one of
-//! the ids), `contains!` (has these bytes in it), `locked!` (lock the selected rows), `recorded!`
-//! (a change of a job with the rows that tell of it) and `told_at!` (the time of `recorded!`).
+//! there: the types `Db` and `Connections`, `begin`, `ids`, `insert_jobs`, `claim_due`, `execute_all`,
+//! and the macros `now!` (the database's clock), `after!` (that many microseconds from now), `chance!`
+//! (a random number), `among!` (is one of the ids), `contains!` (has these bytes in it), `locked!`
+//! (lock the selected rows), `recorded!` (a change of a job with the rows that tell of it) and
+//! `told_at!` (the time of `recorded!`).
 
 mod audit;
 mod gates;
@@ -21,10 +22,10 @@ mod webhooks;
 pub(super) use self::{schema::schema_state, submissions::JobRow};
 
 use async_trait::async_trait;
-use sqlx::{Pool, Row};
+use sqlx::Row;
 use uuid::Uuid;
 
-use super::{Db, announcements::Announcements};
+use super::{Connections, Db, announcements::Announcements};
 use crate::{
     identity::Principal,
     storage::{
@@ -37,11 +38,11 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Database {
     /// For what changes rows.
-    pub(super) writer: Pool<Db>,
+    pub(super) writer: Connections,
     /// For what only looks.
-    pub(super) reader: Pool<Db>,
+    pub(super) reader: Connections,
     /// For what keeps leases and gives them back.
-    pub(super) keeper: Pool<Db>,
+    pub(super) keeper: Connections,
     pub(super) cipher: Cipher,
     pub(super) announcements: Announcements,
 }
