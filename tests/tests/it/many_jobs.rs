@@ -17,6 +17,7 @@ async fn two_workers_share_a_thousand_jobs_and_each_call_is_made_once() {
     share_a_thousand_jobs(Database::Postgres).await;
 }
 
+#[expect(clippy::print_stderr, reason = "a figure for whoever runs it by itself")]
 pub(crate) async fn share_a_thousand_jobs(database: Database) {
     let settings = Settings { workers: 0, ..Settings::default() };
     let mut app = TestApp::start_with(database, settings).await;
