@@ -29,6 +29,8 @@ pub struct Settings {
     pub any_tenant: bool,
     /// Who may be told of jobs, `host:port`.
     pub webhook_host: Option<String>,
+    /// The disk may be full later on: see [`crate::TestApp::fill_disk`].
+    pub may_fill_disk: bool,
     /// Further sections of the configuration.
     pub more: String,
     /// The operator's documents; with some, clients' own ones do not run.
@@ -55,6 +57,7 @@ impl Default for Settings {
             first_credential: None,
             any_tenant: false,
             webhook_host: None,
+            may_fill_disk: false,
             more: String::new(),
             registered: Vec::new(),
             token_exchange: None,

@@ -175,7 +175,14 @@ const INSERT: &str = concat!(
 /// A deferred transaction that reads and then writes fails at once when another writes meanwhile,
 /// whatever the busy timeout.
 async fn begin(pool: &Pool<Db>) -> Result<Transaction<'static, Db>, sqlx::Error> {
-    pool.begin_with("begin immediate").await
+    let begun = pool.begin_with("begin immediate").await;
+    // Where it cannot write, on a full disk, SQLite ends a transaction by itself, and sqlx still counts
+    // it: this connection begins no other.
+    if matches!(begun, Err(sqlx::Error::InvalidSavePointStatement)) {
+        pool.acquire().await?.close().await?;
+        return pool.begin_with("begin immediate").await;
+    }
+    begun
 }
 
 /// Inserts jobs, each with its first event, which has the data `told`, and its tags.
