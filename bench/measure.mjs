@@ -299,6 +299,9 @@ async function latency() {
 
 async function tokensFromMemory() {
   const env = msalEnvironment();
+  const plainEnv = { ...env, AUTHORITY: plain.authority, CLIENT_ID: plain.client_id, CLIENT_SECRET: plain.client_secret,
+    SCOPE: plain.scope, USER_TOKEN: plainTokens[0] };
+  samples.add('token from memory: Errand', Number(await result('lookup', join(binaries, 'examples', 'token_lookup'), [], { env: plainEnv })), 'µs');
   samples.add('token from memory: msal-node', Number(await result('msal-node', process.execPath, ['peers/msal/lookup.mjs'], { env })), 'µs');
   samples.add('token from memory: MSAL Python', Number(await result('msal-python', python, ['peers/msal/lookup.py'], { env })), 'µs');
 }

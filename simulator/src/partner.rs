@@ -34,6 +34,8 @@ pub(crate) struct Partner {
 #[derive(Default)]
 struct PartnerState {
     calls: Vec<PartnerCall>,
+    under_way: usize,
+    most_under_way: usize,
     scripts: Vec<Script>,
     /// Answers of calls that had an effect, to be given again for the same key.
     answers: HashMap<CallKey, HttpAnswer>,
@@ -68,8 +70,30 @@ impl Partner {
         self.state().scripts.push(script);
     }
 
+    pub(crate) fn most_calls_at_once(&self) -> usize {
+        self.state().most_under_way
+    }
+
     fn state(&self) -> MutexGuard<'_, PartnerState> {
         self.state.lock().expect("nobody panics while holding it")
+    }
+}
+
+/// A call until it is answered, or its caller has gone.
+struct UnderWay<'a>(&'a Partner);
+
+impl<'a> UnderWay<'a> {
+    fn begin(partner: &'a Partner) -> Self {
+        let mut state = partner.state();
+        state.under_way += 1;
+        state.most_under_way = state.most_under_way.max(state.under_way);
+        Self(partner)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.state().under_way -= 1;
     }
 }
 
@@ -111,6 +135,7 @@ pub(crate) async fn call(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
+    let _under_way = UnderWay::begin(&partner);
     let mut call = PartnerCall::received(&method, &uri, &headers, &body);
     let authorization = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     match bearer::verify(&partner.tenant, api, authorization) {

@@ -203,6 +203,11 @@ impl Simulator {
         self.partner.calls()
     }
 
+    /// The most calls that were under way at one moment.
+    pub fn most_calls_at_once(&self) -> usize {
+        self.partner.most_calls_at_once()
+    }
+
     /// Queues an answer for the next call of `method` to `path`, the whole path on the listener
     /// (`/partner/api/process/data`). Calls with a bad token are refused without using it up.
     pub fn script_call_answer(&self, method: &str, path: &str, answer: impl Into<ScriptedAnswer>) {

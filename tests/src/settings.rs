@@ -23,6 +23,8 @@ pub struct Settings {
     pub honours_idempotency_key: bool,
     /// `timeout_seconds` of the partner API.
     pub timeout_seconds: u32,
+    /// `max_concurrency` of the partner API.
+    pub max_concurrency: u32,
     /// A client credential that is tried before the secret, as TOML.
     pub first_credential: Option<String>,
     /// Users of every tenant may come.
@@ -54,6 +56,7 @@ impl Default for Settings {
             max_attempts: 3,
             honours_idempotency_key: false,
             timeout_seconds: 30,
+            max_concurrency: 0,
             first_credential: None,
             any_tenant: false,
             webhook_host: None,
@@ -100,6 +103,7 @@ impl Settings {
         let api = api.to_string();
         let key = key(encryption_key);
         let Self { lease_seconds, drain_seconds, max_attempts, timeout_seconds, more, .. } = self;
+        let max_concurrency = self.max_concurrency;
         let honours_idempotency_key = self.honours_idempotency_key;
         let ledger = downstream.replace("/partner", "/ledger");
         let workflows = self.register(path);
@@ -129,6 +133,7 @@ base_url = "{downstream}"
 {partner_scopes}
 methods = ["GET", "POST"]
 timeout_seconds = {timeout_seconds}
+max_concurrency = {max_concurrency}
 honours_idempotency_key = {honours_idempotency_key}
 retry = {{ max_attempts = {max_attempts}, initial_seconds = 0.1, max_seconds = 0.2 }}
 

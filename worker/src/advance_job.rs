@@ -7,7 +7,7 @@
 //! A workflow may want several calls at once. Each is a flight (`flights.rs`); the job lasts in
 //! memory while one is under way, and steps whenever one has landed or a time has come.
 
-use std::{mem, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
 use errand_shared::{
     config::DownstreamApi,
@@ -29,8 +29,9 @@ use crate::{
     Context,
     claims::Claimed,
     downstream::{self, Sent, Transient},
-    flights::{Answer, Flights, Landed, sent_call},
+    flights::{Answer, Flights, Landed, NotSent, sent_call},
     leases::HeldLease,
+    recorder::NotRecorded,
     retry_delay::retry_delay,
     state::State,
 };
@@ -79,14 +80,14 @@ pub(crate) async fn advance_job(context: &Context, claimed: Claimed) {
     let advanced = async {
         tokio::select! {
             advanced = advance(context, job, lease) => advanced,
-            () = lease.lost() => Err(StoreError::LeaseLost),
+            () = lease.lost() => Err(NotRecorded::LeaseLost),
         }
     };
     let advanced = advanced.instrument(span.clone()).await;
     let _entered = span.enter();
     match advanced {
         Ok(()) => claimed.lease.settle(),
-        Err(StoreError::LeaseLost) => {
+        Err(NotRecorded::LeaseLost) => {
             tracing::warn!("the lease was lost: another worker has the job, or nobody any more");
             claimed.lease.settle();
         }
@@ -95,7 +96,11 @@ pub(crate) async fn advance_job(context: &Context, claimed: Claimed) {
     }
 }
 
-async fn advance(context: &Context, job: &ClaimedJob, lease: &HeldLease) -> Result<(), StoreError> {
+async fn advance(
+    context: &Context,
+    job: &ClaimedJob,
+    lease: &HeldLease,
+) -> Result<(), NotRecorded> {
     let workflow = match context.workflows.get(&job.definition) {
         Ok(workflow) => workflow,
         Err(why) => return hold(context, job, &why).await,
@@ -126,9 +131,9 @@ async fn advance(context: &Context, job: &ClaimedJob, lease: &HeldLease) -> Resu
 }
 
 /// Gives the job back unchanged: it cannot even be read.
-async fn hold(context: &Context, job: &ClaimedJob, why: &str) -> Result<(), StoreError> {
+async fn hold(context: &Context, job: &ClaimedJob, why: &str) -> Result<(), NotRecorded> {
     tracing::error!("the job waits for the operator: {why}");
-    context.store.hold(&job.lease, OPERATOR_PAUSE).await
+    Ok(context.store.hold(&job.lease, OPERATOR_PAUSE).await?)
 }
 
 /// The time by the database's clock: a machine whose own is wrong wakes no job early or late.
@@ -178,7 +183,7 @@ enum Verdict {
 }
 
 impl<'a> Advance<'a> {
-    async fn run(&mut self) -> Result<(), StoreError> {
+    async fn run(&mut self) -> Result<(), NotRecorded> {
         let mut replies = Vec::new();
         loop {
             // A step that is interrupted wants the same replies again.
@@ -318,7 +323,7 @@ impl<'a> Advance<'a> {
     }
 
     /// Records that the calls which have a token are about to be sent, and sends them.
-    async fn send_ready(&mut self) -> Result<(), StoreError> {
+    async fn send_ready(&mut self) -> Result<(), NotRecorded> {
         let ready: Vec<Call> = self.flights.ready().cloned().collect();
         if ready.is_empty() {
             return Ok(());
@@ -335,7 +340,15 @@ impl<'a> Advance<'a> {
     fn land(&mut self, landed: Landed<'a>, replies: &mut Vec<Reply>) {
         let Landed { call, api, result } = landed;
         let verdict = match result {
-            Err(error) => self.without_token(&call, api, error),
+            Err(NotSent::NoToken(error)) => self.without_token(&call, api, error),
+            Err(NotSent::Held(length)) => {
+                tracing::info!(
+                    api = api.name,
+                    ?length,
+                    "the API asked for patience with this user"
+                );
+                Verdict::Postpone(self.clock.now() + length)
+            }
             Ok(Answer { sent, result }) => {
                 self.sent.extend(sent);
                 match result {
@@ -427,7 +440,7 @@ impl<'a> Advance<'a> {
     }
 
     /// Ends the lease: nothing is under way, and nothing happens before `until` or the user's return.
-    async fn rest(&mut self, until: Timestamp) -> Result<(), StoreError> {
+    async fn rest(&mut self, until: Timestamp) -> Result<(), NotRecorded> {
         self.state.rest_until(until);
         let next = match self.suspending.take() {
             Some(Suspending { suspension, session_version, .. }) => {
@@ -444,23 +457,23 @@ impl<'a> Advance<'a> {
     }
 
     /// Ends the job.
-    async fn end(&mut self, next: Next) -> Result<(), StoreError> {
+    async fn end(&mut self, next: Next) -> Result<(), NotRecorded> {
         self.sent.extend(self.flights.abort_others(&[]));
         self.record(next).await
     }
 
     /// A job that only computes is recorded now and then, so that whoever goes on with it does not
     /// begin anew.
-    async fn record_long_steps(&mut self) -> Result<(), StoreError> {
+    async fn record_long_steps(&mut self) -> Result<(), NotRecorded> {
         if self.recorded.elapsed() < RECORD_LONG_STEPS {
             return Ok(());
         }
         self.record(Next::Continue).await
     }
 
-    async fn record(&mut self, next: Next) -> Result<(), StoreError> {
+    async fn record(&mut self, next: Next) -> Result<(), NotRecorded> {
         let (attempts, throttles) = self.state.tries();
-        let record = Record {
+        let record = Arc::new(Record {
             checkpoint: self.state.to_bytes(),
             progress: self.state.checkpoint.progress(self.workflow),
             attempts,
@@ -468,7 +481,7 @@ impl<'a> Advance<'a> {
             calls: mem::take(&mut self.sent),
             events: mem::take(&mut self.events),
             next,
-        };
+        });
         self.record_patiently(&record).await?;
         self.recorded = Instant::now();
         Ok(())
@@ -476,12 +489,12 @@ impl<'a> Advance<'a> {
 
     /// What a call came to is not thrown away because the database is being restarted. Recording
     /// again is safe: the lease fences it.
-    async fn record_patiently(&mut self, record: &Record) -> Result<(), StoreError> {
+    async fn record_patiently(&mut self, record: &Arc<Record>) -> Result<(), NotRecorded> {
         let began = Instant::now();
         let mut failures = 0;
         loop {
-            match self.context.store.record(&self.job.lease, record).await {
-                Err(StoreError::Database(error)) if began.elapsed() < RECORD_PATIENCE => {
+            match self.context.recorder.record(&self.job.lease, record).await {
+                Err(NotRecorded::Failed(error)) if began.elapsed() < RECORD_PATIENCE => {
                     failures += 1;
                     let pause = retry_delay(RECORD_PAUSE.0, RECORD_PAUSE.1, failures);
                     tracing::warn!("not recorded, next try in {pause:?}: {error}");

@@ -3,9 +3,13 @@
 //! Permits first, then exactly that many jobs: nothing is claimed that cannot start at once. The
 //! loop is never dropped inside a claim, which would leave rows leased that nobody knows of.
 
-use std::{sync::Arc, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
-use errand_shared::{config::WorkerConfig, metrics, storage::ClaimedJob};
+use errand_shared::{
+    config::WorkerConfig,
+    metrics,
+    storage::{ClaimedJob, StoreError},
+};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::Instant,
@@ -16,6 +20,9 @@ use crate::{Context, leases::HeldLease, retry_delay::retry_delay};
 
 /// How long an idle worker waits before it looks again, if nothing tells it to look sooner.
 const POLL: Duration = Duration::from_secs(1);
+
+/// How often a worker looks for jobs whose time has come while there is enough to do.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Between two looks when a job is due that this worker did not get: another is at it.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
@@ -39,11 +46,15 @@ pub(crate) async fn claim(
     stop: CancellationToken,
 ) {
     let slots = Arc::new(Semaphore::new(config.concurrency));
-    let mut failures = 0;
+    let (mut failures, mut timers) = (0, Timers::default());
     while let Some(permits) = take_permits(&slots, &stop).await {
         let wanted = permits.num_permits();
         let asked = Instant::now();
-        match context.store.claim(context.id, wanted, config.lease).await {
+        let jobs = async {
+            timers.look(&context).await?;
+            context.store.claim(context.id, wanted, config.lease).await
+        };
+        match jobs.await {
             Ok(jobs) => {
                 failures = 0;
                 let found = jobs.len();
@@ -51,7 +62,8 @@ pub(crate) async fn claim(
                 hand_out(&context, jobs, asked, permits, &claimed).await;
                 // All that was wanted: there may be more.
                 if found < wanted {
-                    idle(&context, &stop).await;
+                    let timers = mem::take(&mut timers);
+                    idle(&context, &stop, timers.due).await;
                 }
             }
             Err(error) => {
@@ -116,16 +128,33 @@ async fn hand_out(
     }
 }
 
-/// Waits until there may be something to claim.
-async fn idle(context: &Context, stop: &CancellationToken) {
-    let pause = match context.store.next_due().await {
-        Ok(Some(due)) if due < POLL => due.max(SHORTEST_PAUSE),
-        Ok(_) | Err(_) => POLL,
-    };
+/// When jobs that wait are due.
+#[derive(Debug, Default)]
+struct Timers {
+    looked: Option<Instant>,
+    due: Option<Instant>,
+}
+
+impl Timers {
+    /// Makes ready what is due, unless that was done just now.
+    async fn look(&mut self, context: &Context) -> Result<(), StoreError> {
+        if self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY) {
+            let now = Instant::now();
+            let due = context.store.wake_due().await?;
+            *self = Self { looked: Some(now), due: due.map(|due| now + due.max(SHORTEST_PAUSE)) };
+        }
+        Ok(())
+    }
+}
+
+/// Waits until there may be something to claim; at the latest until a job is `due`.
+async fn idle(context: &Context, stop: &CancellationToken, due: Option<Instant>) {
+    // Spread: workers that were woken together would look together ever after.
+    let poll = Instant::now() + POLL.mul_f64(0.75 + fastrand::f64() / 2.0);
     tokio::select! {
         () = stop.cancelled() => {}
         () = context.store.wait_for_announcement() => {}
-        () = tokio::time::sleep(pause) => {}
+        () = tokio::time::sleep_until(due.map_or(poll, |due| due.min(poll))) => {}
     }
 }
 

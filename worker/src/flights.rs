@@ -1,11 +1,12 @@
-//! The calls of one job that are under way: each first gets its token, then waits for the record that
-//! says it is about to be sent, then is sent.
+//! The calls of one job that are under way: each first gets its token, and a slot where the API limits
+//! calls at once, then waits for the record that says it is about to be sent, then is sent.
 //!
-//! Dropping a flight aborts it. A refresh that it caused goes on by itself.
+//! Dropping a flight aborts it, and gives its slot back. A refresh that it caused goes on by itself.
 
 use std::{
     future::poll_fn,
     task::{self, Poll},
+    time::Duration,
 };
 
 use errand_shared::{
@@ -22,9 +23,20 @@ use tokio::time::Instant;
 use crate::{
     Context,
     advance_job::JobClock,
-    downstream::{self, Sent},
+    call_slots::HeldSlot,
+    downstream::{self, Sent, Transient},
     leases::HeldLease,
+    patience,
 };
+
+/// Up to this long a job waits in memory until the API may be called again.
+const SHORT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long a call waits for a slot of its API with its job in memory.
+const SLOT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// And how long as a row before it tries again.
+const SLOT_PAUSE: Duration = Duration::from_secs(2);
 
 /// All flights of one job.
 pub(crate) struct Flights<'a> {
@@ -48,9 +60,10 @@ struct Flight<'a> {
 }
 
 enum Stage<'a> {
-    Acquiring(BoxFuture<'a, Result<HeldToken, AcquireError>>),
-    /// Has its token and may be sent once that is recorded.
-    Ready(HeldToken),
+    /// Gets what it needs.
+    Preparing(BoxFuture<'a, Result<Prepared, NotSent>>),
+    /// May be sent once that is recorded.
+    Ready(Prepared),
     Sending {
         began: Instant,
         attempt: u32,
@@ -58,11 +71,32 @@ enum Stage<'a> {
     },
 }
 
+/// What a call needs before it is sent.
+struct Prepared {
+    token: HeldToken,
+    /// None where the API has no limit.
+    slot: Option<HeldSlot>,
+}
+
+/// Why a call is not sent now.
+pub(crate) enum NotSent {
+    /// There is no token for it.
+    NoToken(AcquireError),
+    /// The API asked for patience with this user: not for so long.
+    Held(Duration),
+}
+
+impl From<AcquireError> for NotSent {
+    fn from(error: AcquireError) -> Self {
+        Self::NoToken(error)
+    }
+}
+
 /// What became of a flight.
 pub(crate) struct Landed<'a> {
     pub(crate) call: Call,
     pub(crate) api: &'a DownstreamApi,
-    pub(crate) result: Result<Answer, AcquireError>,
+    pub(crate) result: Result<Answer, NotSent>,
 }
 
 /// What a call that was sent came to.
@@ -101,18 +135,18 @@ impl<'a> Flights<'a> {
                 let outcome = (CallOutcome::Aborted, None);
                 Some(sent_call(&call, api, attempt, self.job.clock, began, outcome))
             }
-            Stage::Acquiring(_) | Stage::Ready(_) => None,
+            Stage::Preparing(_) | Stage::Ready(_) => None,
         });
         aborted.collect()
     }
 
-    /// Begins with the token for `call`.
+    /// Begins with what `call` needs.
     pub(crate) fn begin(&mut self, call: Call, api: &'a DownstreamApi) {
-        let stage = Stage::Acquiring(self.job.acquire_token(api, None).boxed());
+        let stage = Stage::Preparing(self.job.prepare(api).boxed());
         self.flights.push(Flight { call, api, stage });
     }
 
-    /// The calls that have a token and wait to be sent.
+    /// The calls that have what they need and wait to be sent.
     pub(crate) fn ready(&self) -> impl Iterator<Item = &Call> {
         let ready = |flight: &&Flight| matches!(flight.stage, Stage::Ready(_));
         self.flights.iter().filter(ready).map(|flight| &flight.call)
@@ -120,16 +154,20 @@ impl<'a> Flights<'a> {
 
     /// Sends them; `attempt` says which try of a call it is.
     pub(crate) fn send_ready(&mut self, attempt: impl Fn(&Call) -> u32) {
-        for Flight { call, api, stage } in &mut self.flights {
-            if let Stage::Ready(token) = stage {
-                let attempt = attempt(call);
-                let answer = self.job.send(call.clone(), api, token.clone(), attempt).boxed();
-                *stage = Stage::Sending { began: Instant::now(), attempt, answer };
-            }
-        }
+        let job = self.job;
+        let ready = self.flights.extract_if(.., |flight| matches!(flight.stage, Stage::Ready(_)));
+        let sending = ready.filter_map(|Flight { call, api, stage }| {
+            let Stage::Ready(prepared) = stage else { return None };
+            let (began, attempt) = (Instant::now(), attempt(&call));
+            let answer = job.send(call.clone(), api, prepared, attempt).boxed();
+            Some(Flight { call, api, stage: Stage::Sending { began, attempt, answer } })
+        });
+        let sending: Vec<_> = sending.collect();
+        self.flights.extend(sending);
     }
 
-    /// Returns when one has landed, or is ready to be sent (none).
+    /// Returns when one has landed, or (none) is ready to be sent or was let go: a worker that stops
+    /// waits for no slot.
     ///
     /// Never if there is none. May be dropped and called again.
     pub(crate) async fn next(&mut self) -> Option<Landed<'a>> {
@@ -148,17 +186,22 @@ impl<'a> Flights<'a> {
     }
 
     fn poll(&mut self, context: &mut task::Context<'_>) -> Poll<Option<Landed<'a>>> {
+        let stopping = self.job.context.stopping.is_cancelled();
         for at in 0..self.flights.len() {
             let flight = &mut self.flights[at];
             let result = match &mut flight.stage {
                 Stage::Ready(_) => continue,
-                Stage::Acquiring(token) => match token.poll_unpin(context) {
-                    Poll::Pending => continue,
-                    Poll::Ready(Ok(token)) => {
-                        flight.stage = Stage::Ready(token);
+                Stage::Preparing(prepared) => match prepared.poll_unpin(context) {
+                    Poll::Pending if flight.api.max_concurrency.is_some() && stopping => {
+                        self.flights.remove(at);
                         return Poll::Ready(None);
                     }
-                    Poll::Ready(Err(error)) => Err(error),
+                    Poll::Pending => continue,
+                    Poll::Ready(Ok(prepared)) => {
+                        flight.stage = Stage::Ready(prepared);
+                        return Poll::Ready(None);
+                    }
+                    Poll::Ready(Err(not_sent)) => Err(not_sent),
                 },
                 Stage::Sending { answer, .. } => match answer.poll_unpin(context) {
                     Poll::Pending => continue,
@@ -173,6 +216,32 @@ impl<'a> Flights<'a> {
 }
 
 impl<'a> Job<'a> {
+    async fn prepare(self, api: &'a DownstreamApi) -> Result<Prepared, NotSent> {
+        self.be_patient(api).await?;
+        // Before the slot: whoever has no token is not to keep others waiting.
+        let token = self.acquire_token(api, None).await?;
+        // Not for ever: the job's place in the worker may be all that others need.
+        let slot = tokio::time::timeout(SLOT_PATIENCE, self.context.call_slots.take(api)).await;
+        let slot = slot.map_err(|_| NotSent::Held(patience::spread(SLOT_PAUSE)))?;
+        let Some(slot) = slot else { return Ok(Prepared { token, slot: None }) };
+        // That may have taken long.
+        self.be_patient(api).await?;
+        let token = self.acquire_token(api, None).await?;
+        Ok(Prepared { token, slot: Some(slot) })
+    }
+
+    /// Returns once the API may be called again for this user, if that is soon.
+    async fn be_patient(self, api: &DownstreamApi) -> Result<(), NotSent> {
+        let owner = &self.claimed.lease.owner;
+        while let Some(left) = self.context.patience.left(owner, &api.name, Instant::now()) {
+            if left > SHORT_PATIENCE {
+                return Err(NotSent::Held(patience::spread(left)));
+            }
+            tokio::time::sleep(left).await;
+        }
+        Ok(())
+    }
+
     async fn acquire_token(
         self,
         api: &'a DownstreamApi,
@@ -181,18 +250,18 @@ impl<'a> Job<'a> {
         // A document that names an API was given a session at submission.
         let session = self.claimed.session.ok_or(AcquireError::Permanent)?;
         let owner = &self.claimed.lease.owner;
-        self.context.sessions.acquire_token(session.id, owner, api, rejected).await
+        self.context.sessions.acquire_token(session, owner, api, rejected).await
     }
 
     async fn send(
         self,
         call: Call,
         api: &'a DownstreamApi,
-        token: HeldToken,
+        Prepared { token, mut slot }: Prepared,
         attempt: u32,
     ) -> Answer {
         let mut sent = Vec::new();
-        let first = self.send_once(&call, api, &token, attempt, &mut sent).await;
+        let first = self.send_once(&call, api, &token, &mut slot, attempt, &mut sent).await;
         let Sent::Unauthorized(_, claims) = first else {
             return Answer { sent, result: Ok(first) };
         };
@@ -202,7 +271,7 @@ impl<'a> Job<'a> {
             Ok(token) => token,
             Err(error) => return Answer { sent, result: Err(error) },
         };
-        let result = match self.send_once(&call, api, &token, attempt, &mut sent).await {
+        let result = match self.send_once(&call, api, &token, &mut slot, attempt, &mut sent).await {
             Sent::Unauthorized(response, _) if self.context.sessions.is_over(&token) => {
                 Sent::too_late(response)
             }
@@ -216,6 +285,7 @@ impl<'a> Job<'a> {
         call: &Call,
         api: &DownstreamApi,
         token: &HeldToken,
+        slot: &mut Option<HeldSlot>,
         attempt: u32,
         sent: &mut Vec<SentCall>,
     ) -> Sent {
@@ -223,10 +293,18 @@ impl<'a> Job<'a> {
         let traceparent = child_traceparent(Some(&self.claimed.traceparent));
         // A worker that stood still since the record is not to send what another one is at.
         self.lease.assure().await;
+        if let Some(slot) = slot {
+            slot.assure(api).await;
+            self.lease.assure().await;
+        }
         let (http, now) = (&self.context.http, self.clock.now());
         let began = Instant::now();
         let result =
             downstream::send(http, api, call, &token.access_token, &key, &traceparent, now).await;
+        if let Sent::Transient(Transient { retry_after: Some(length), .. }) = &result {
+            let until = Instant::now() + *length;
+            self.context.patience.ask(&self.claimed.lease.owner, &api.name, until);
+        }
         if let Some(outcome) = result.outcome() {
             sent.push(sent_call(call, api, attempt, self.clock, began, outcome));
         }

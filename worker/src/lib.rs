@@ -2,17 +2,22 @@
 //!
 //! `advance_job` is the heart: what happens to one job between claim and record. Around it:
 //! `claims` (the stream of claimed jobs), `leases` (kept while they run), `runner` (apalis runs
-//! them), `flights` (the calls of one job that are under way), `downstream` (one call), `state`
-//! (what is kept of a job between two claims), `workflows` (documents, ready to run), `health`
-//! (answers of a worker process), `webhooks` (tells those who asked), `retention` (lets go of what nobody needs any more).
+//! them), `recorder` (writes the records of many jobs together), `flights` (the calls of one job that
+//! are under way), `downstream` (one call), `call_slots` and `patience` (how many calls, and whose, an
+//! API wants now), `state` (what is kept of a job between two claims), `workflows` (documents, ready to
+//! run), `health` (answers of a worker process), `webhooks` (tells those who asked), `retention` (lets
+//! go of what nobody needs any more).
 
 mod advance_job;
+mod call_slots;
 mod challenge;
 mod claims;
 mod downstream;
 mod flights;
 mod health;
 mod leases;
+mod patience;
+mod recorder;
 mod retention;
 mod retry_delay;
 mod runner;
@@ -35,7 +40,10 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use uuid::Uuid;
 
 pub use self::health::{HealthError, HealthListener};
-use self::{leases::Leases, webhooks::Webhooks, workflows::Workflows};
+use self::{
+    call_slots::CallSlots, leases::Leases, patience::Patience, recorder::Recorder,
+    webhooks::Webhooks, workflows::Workflows,
+};
 
 /// A worker: one of any number on the same database.
 #[derive(Debug)]
@@ -60,6 +68,9 @@ struct Context {
     cages: SharedCages,
     http: reqwest::Client,
     leases: Leases,
+    recorder: Recorder,
+    call_slots: Arc<CallSlots>,
+    patience: Patience,
     /// How many jobs compute at once: not so many that nothing else gets a core.
     stepping: Semaphore,
     /// Jobs hand back at their next record once this is cancelled.
@@ -84,6 +95,9 @@ impl Worker {
             id,
             sessions: Sessions::new(&config.identity, Arc::clone(&store), clock),
             leases,
+            recorder: Recorder::start(&store),
+            call_slots: CallSlots::new(Arc::clone(&store), &config.downstream_apis),
+            patience: Patience::default(),
             stepping: Semaphore::new(cores.saturating_sub(1).max(1)),
             store,
             identity: config.identity.clone(),

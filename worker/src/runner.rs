@@ -57,6 +57,7 @@ pub(crate) async fn run(config: &WorkerConfig, context: Arc<Context>, stop: Canc
     rescuing.abort();
     keeping_alive.abort();
     context.sessions.finish_refreshes().await;
+    context.call_slots.finish_returns().await;
     match context.store.release(context.id).await {
         Ok(released) => {
             context.store.announce();

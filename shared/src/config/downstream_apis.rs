@@ -1,6 +1,6 @@
 //! `[downstream_apis.NAME]`, in JSON `DownstreamApis:NAME`
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, num::NonZero, time::Duration};
 
 use super::{
     Dialect, DownstreamApi, DownstreamApis, RetryConfig, address::with_trailing_slash,
@@ -56,7 +56,7 @@ fn read_one(
         section.number("max_response_bytes", 1..=1_073_741_824).unwrap_or(1_048_576);
     let retry = retry(&section.section("retry"));
     let honours_idempotency_key = section.boolean("honours_idempotency_key").unwrap_or(false);
-    section.only("max_concurrency", 0);
+    let max_concurrency = section.number("max_concurrency", 0..=10_000).and_then(NonZero::new);
     section.finish();
     Some(DownstreamApi {
         name: name.to_owned(),
@@ -69,6 +69,7 @@ fn read_one(
         max_response_bytes,
         retry,
         honours_idempotency_key,
+        max_concurrency,
         extra_token_parameters,
     })
 }

@@ -31,7 +31,7 @@ mod webhooks;
 mod worker;
 mod workflows;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, num::NonZero, path::PathBuf, time::Duration};
 
 use secrecy::{SecretSlice, SecretString};
 use url::Url;
@@ -321,6 +321,8 @@ pub struct DownstreamApi {
     pub retry: RetryConfig,
     /// `honours_idempotency_key`, default false: POST and PATCH may be sent again too.
     pub honours_idempotency_key: bool,
+    /// `max_concurrency`, default 0 (none: no limit): calls at once of all processes together.
+    pub max_concurrency: Option<NonZero<u32>>,
     /// `extra_token_parameters`, sent with token requests for this API.
     pub extra_token_parameters: BTreeMap<String, String>,
 }

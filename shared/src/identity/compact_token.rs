@@ -67,6 +67,11 @@ impl<'a> CompactToken<'a> {
         Ok(Self { key_id, algorithm, signed, signature, claims })
     }
 
+    /// Its length in bytes.
+    pub(super) fn len(&self) -> u32 {
+        u32::try_from(self.signed.len() + self.signature.len()).unwrap_or(u32::MAX)
+    }
+
     /// Claims that nobody vouches for yet: good for choosing among what is configured, no more.
     pub(super) fn unverified_claims(&self) -> &Claims {
         &self.claims

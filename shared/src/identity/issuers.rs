@@ -1,5 +1,10 @@
 //! Whose signatures count: the issuers that the configuration trusts, and their keys.
 
+use std::{
+    fmt,
+    sync::{Arc, Weak},
+};
+
 use super::{
     authority::{Authority, Version},
     claims::Claims,
@@ -18,6 +23,23 @@ pub(super) enum Issuers {
     Entra { authority: Authority, v1_keys: KeyCache, v2_keys: KeyCache },
     /// The one of a discovery document.
     OpenId { keys: KeyCache },
+}
+
+/// What a token says that one of the issuers signed.
+pub(super) struct Verified {
+    pub(super) claims: Claims,
+    key_id: String,
+    /// Among which the key was.
+    keys: Weak<KeySet>,
+    /// Length of the token, which is about what its claims take.
+    pub(super) weight: u32,
+}
+
+/// Without the claims, which are somebody's data.
+impl fmt::Debug for Verified {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Verified").field("key_id", &self.key_id).finish_non_exhaustive()
+    }
 }
 
 impl Issuers {
@@ -52,26 +74,35 @@ impl Issuers {
     }
 
     /// Returns what `token` says, if one of these issuers signed it.
-    pub(super) async fn verify(&self, token: CompactToken<'_>) -> Result<Claims, VerifyError> {
+    pub(super) async fn verify(&self, token: CompactToken<'_>) -> Result<Verified, VerifyError> {
+        let (key_id, weight) = (token.key_id.clone(), token.len());
+        let keys = self.key_cache(token.unverified_claims())?.keys_for(&key_id).await?;
+        let key = keys.key(&key_id).ok_or(UNKNOWN_KEY)?;
+        let claims = token.verify(key)?;
         match self {
-            Self::Entra { authority, v1_keys, v2_keys } => {
-                let version = token.unverified_claims().version()?;
-                let keys = match version {
-                    Version::V1 => v1_keys.keys_for(&token.key_id).await?,
-                    Version::V2 => v2_keys.keys_for(&token.key_id).await?,
-                };
-                let key = keys.key(&token.key_id).ok_or(UNKNOWN_KEY)?;
-                let claims = token.verify(key)?;
-                check_entra_issuer(&claims, authority, version, &keys, key)?;
-                Ok(claims)
-            }
-            Self::OpenId { keys } => {
-                let keys = keys.keys_for(&token.key_id).await?;
-                let key = keys.key(&token.key_id).ok_or(UNKNOWN_KEY)?;
-                let claims = token.verify(key)?;
-                if claims.issuer() == keys.issuer.as_str() { Ok(claims) } else { Err(FOREIGN) }
-            }
+            Self::Entra { authority, .. } => check_entra_issuer(&claims, authority, &keys, key)?,
+            Self::OpenId { .. } if claims.issuer() == keys.issuer.as_str() => {}
+            Self::OpenId { .. } => return Err(FOREIGN),
         }
+        Ok(Verified { claims, key_id, keys: Arc::downgrade(&keys), weight })
+    }
+
+    /// Whether the provider's keys still are those that a token was verified with: with any others it
+    /// is to be verified again.
+    pub(super) async fn still_vouch_for(&self, verified: &Verified) -> Result<bool, VerifyError> {
+        let keys = self.key_cache(&verified.claims)?.keys_for(&verified.key_id).await?;
+        Ok(std::ptr::eq(Arc::as_ptr(&keys), verified.keys.as_ptr()))
+    }
+
+    /// The keys that a token with these claims is to be verified with.
+    fn key_cache(&self, claims: &Claims) -> Result<&KeyCache, VerifyError> {
+        Ok(match self {
+            Self::Entra { v1_keys, v2_keys, .. } => match claims.version()? {
+                Version::V1 => v1_keys,
+                Version::V2 => v2_keys,
+            },
+            Self::OpenId { keys } => keys,
+        })
     }
 }
 
@@ -82,7 +113,6 @@ const FOREIGN: VerifyError = VerifyError::invalid("the token is from another iss
 fn check_entra_issuer(
     claims: &Claims,
     authority: &Authority,
-    version: Version,
     keys: &KeySet,
     key: &VerificationKey,
 ) -> Result<(), VerifyError> {
@@ -96,7 +126,7 @@ fn check_entra_issuer(
     };
     // Keys carry the issuer of the second generation; the first generation's is another host.
     let is_own = key_issuer == issuer
-        || (version == Version::V1 && key_issuer == authority.v2_issuer(tenant));
+        || (claims.version()? == Version::V1 && key_issuer == authority.v2_issuer(tenant));
     if is_own {
         Ok(())
     } else {

@@ -1,6 +1,8 @@
 //! Tokens as types that cannot be printed, and the hash that may be kept of one.
+//!
+//! Clones of a token are one place in memory, which is erased with the last of them.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use aws_lc_rs::digest;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -10,22 +12,22 @@ use secrecy::{ExposeSecret, SecretString};
 ///
 /// Sent on byte for byte, never stored: what is kept of it is [`UserAssertion::hash`].
 #[derive(Clone)]
-pub struct UserAssertion(SecretString);
+pub struct UserAssertion(Arc<SecretString>);
 
 /// A token for a downstream API. Opaque: nothing may be read out of it.
 #[derive(Clone)]
-pub struct AccessToken(SecretString);
+pub struct AccessToken(Arc<SecretString>);
 
 /// A stored right to ask for further access tokens (RFC 6749 1.5).
 #[derive(Clone)]
-pub struct RefreshToken(SecretString);
+pub struct RefreshToken(Arc<SecretString>);
 
 macro_rules! redacted {
     ($($name:ident),*) => {$(
         impl $name {
             /// Takes the token as it is on the wire.
             pub fn new(token: impl Into<String>) -> Self {
-                Self(SecretString::from(token.into()))
+                Self(Arc::new(SecretString::from(token.into())))
             }
 
             /// The token itself, for the wire and for encryption.

@@ -246,6 +246,7 @@ pub(super) fn downstream_api() -> DownstreamApi {
             max: Duration::from_mins(5),
         },
         honours_idempotency_key: false,
+        max_concurrency: None,
         extra_token_parameters: BTreeMap::new(),
     }
 }

@@ -3,16 +3,28 @@
 //! The order of checks and the rules of issuers, keys and audiences are Microsoft.Identity.Web's and
 //! IdentityModel's; RFC 8725 says why each is there.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+
+use moka::sync::Cache;
 
 use super::{
-    compact_token::CompactToken, issuers::Issuers, key_cache::NoKeys, principal::Principal,
-    rules::Rules, secret::UserAssertion,
+    compact_token::CompactToken,
+    issuers::{Issuers, Verified},
+    key_cache::NoKeys,
+    principal::Principal,
+    rules::Rules,
+    secret::{AssertionHash, UserAssertion},
 };
 use crate::{
     config::IdentityConfig,
     time::{SharedClock, Timestamp},
 };
+
+/// How many bytes of tokens are known to be signed rightly.
+const CAPACITY: u64 = 16 * 1024 * 1024;
+
+/// How long that is remembered at most.
+const REMEMBERED: Duration = Duration::from_mins(5);
 
 /// A user who called, by a token that is good for Errand.
 #[derive(Debug, Clone)]
@@ -107,13 +119,21 @@ impl From<NoKeys> for VerifyError {
 pub struct Verifier {
     rules: Rules,
     issuers: Issuers,
+    /// What of a token does not change: who signed it, and what it says.
+    verified: Cache<AssertionHash, Arc<Verified>>,
     clock: SharedClock,
 }
 
 impl Verifier {
     /// Makes no request yet: see [`Verifier::warm`].
     pub fn new(config: &IdentityConfig, clock: SharedClock) -> Self {
-        Self { rules: Rules::of(config), issuers: Issuers::of(&config.dialect, &clock), clock }
+        let verified = Cache::builder()
+            .max_capacity(CAPACITY)
+            .weigher(|_, verified: &Arc<Verified>| verified.weight)
+            .time_to_live(REMEMBERED)
+            .build();
+        let issuers = Issuers::of(&config.dialect, &clock);
+        Self { rules: Rules::of(config), issuers, verified, clock }
     }
 
     /// Fetches the provider's keys unless they are there already, e.g. before the first request.
@@ -136,11 +156,13 @@ impl Verifier {
     /// Source: RFC 6750 2.1 and 3.1; RFC 9068 4; Entra "access token claims reference".
     pub async fn verify(&self, authorization: Option<&str>) -> Result<Caller, VerifyError> {
         let assertion = bearer_token(authorization).ok_or(VerifyError::Missing)?;
-        let claims = self.issuers.verify(CompactToken::parse(assertion)?).await?;
-        let principal = self.rules.check(&claims, self.clock.now())?;
+        let assertion = UserAssertion::new(assertion);
+        let verified = self.verified(&assertion).await?;
+        let claims = &verified.claims;
+        let principal = self.rules.check(claims, self.clock.now())?;
         Ok(Caller {
             principal,
-            assertion: UserAssertion::new(assertion),
+            assertion,
             expires_at: claims.expires_at()?,
             scopes: claims.scopes(),
             client: claims.client().map(str::to_owned),
@@ -160,12 +182,27 @@ impl Verifier {
         authorization: Option<&str>,
     ) -> Result<Operator, VerifyError> {
         let token = bearer_token(authorization).ok_or(VerifyError::Missing)?;
-        let claims = self.issuers.verify(CompactToken::parse(token)?).await?;
+        let verified = self.verified(&UserAssertion::new(token)).await?;
+        let claims = &verified.claims;
         Ok(Operator {
-            principal: self.rules.check_operator(&claims, self.clock.now())?,
+            principal: self.rules.check_operator(claims, self.clock.now())?,
             expires_at: claims.expires_at()?,
             client: claims.client().map(str::to_owned),
         })
+    }
+
+    /// Returns what the token says, once its signature and issuer proved right: a token that is shown
+    /// again is not checked again, as long as the provider's keys are the same.
+    async fn verified(&self, token: &UserAssertion) -> Result<Arc<Verified>, VerifyError> {
+        let hash = token.hash();
+        if let Some(verified) = self.verified.get(&hash)
+            && self.issuers.still_vouch_for(&verified).await?
+        {
+            return Ok(verified);
+        }
+        let verified = Arc::new(self.issuers.verify(CompactToken::parse(token.expose())?).await?);
+        self.verified.insert(hash, Arc::clone(&verified));
+        Ok(verified)
     }
 }
 

@@ -18,6 +18,8 @@
 //! protocol; what comes of that changes nothing for those who hold a good one.
 //!
 //! A refresh runs in a task of its own: whatever ends the job that wanted it, its answer is kept.
+//!
+//! Before all of it stands what this process remembers: `memory.rs`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,6 +30,7 @@ use super::{
     Sessions,
     gates::{Asked, Leave},
     initiate::scope_set,
+    memory::{GrantOf, GrantTime},
     new_access_token,
 };
 use crate::{
@@ -37,8 +40,8 @@ use crate::{
         RefreshTokenState, RequestedClaims, SuspensionReason, TokenFailure,
     },
     storage::{
-        Abandoned, HeldGrant, HeldToken, IdleGrant, NewAccessToken, RefreshStart, SessionState,
-        StoreError,
+        Abandoned, ClaimedSession, HeldGrant, HeldToken, IdleGrant, NewAccessToken, RefreshStart,
+        SessionState, StoreError,
     },
     telemetry::chain,
     time::Timestamp,
@@ -179,22 +182,45 @@ impl Wanted {
     fn accept(&self, grant: &mut HeldGrant, now: Timestamp) -> Option<HeldToken> {
         // Nobody knows which claims a stored one was asked for with.
         let held = grant.token.take().filter(|_| self.claims.is_none())?;
-        let margin = if grant.renewable {
-            RENEWAL_MARGIN.min(held.expires_at.since(held.obtained_at) / 2)
-        } else {
-            // There will be no other: it is good to the end.
-            Duration::ZERO
-        };
         let rejected = self
             .rejected
             .as_ref()
             .is_some_and(|token| token.expose() == held.access_token.expose());
-        (now + margin < held.expires_at && !rejected).then_some(held)
+        (held.has_enough_life(grant.renewable, now) && !rejected).then_some(held)
+    }
+
+    fn grant_of(&self) -> GrantOf<'_> {
+        GrantOf { session_id: self.session_id, grant: &self.grant, owner: &self.owner }
+    }
+}
+
+impl HeldToken {
+    /// Whether it is handed out with the life that it has left.
+    pub(super) fn has_enough_life(&self, renewable: bool, now: Timestamp) -> bool {
+        let margin = if renewable {
+            RENEWAL_MARGIN.min(self.expires_at.since(self.obtained_at) / 2)
+        } else {
+            // There will be no other: it is good to the end.
+            Duration::ZERO
+        };
+        now + margin < self.expires_at
+    }
+}
+
+impl HeldGrant {
+    fn time(&self) -> GrantTime {
+        GrantTime { session_version: self.session_version, version: self.version }
+    }
+
+    /// After the next change of the grant itself.
+    fn next_time(&self) -> GrantTime {
+        GrantTime { version: self.version + 1, ..self.time() }
     }
 }
 
 impl Sessions {
-    /// Returns an access token for `api`, from the session's row or by redeeming its refresh token.
+    /// Returns an access token for `api`: one that this process remembers and that is not older than
+    /// the claim of `session`, the one in the session's row, or by redeeming its refresh token.
     ///
     /// At most one refresh per grant runs at a time in the whole cluster; whoever waits for it gets
     /// what it brought. With `rejected` another one than that, and if the API demands claims one that
@@ -206,21 +232,27 @@ impl Sessions {
     /// Source: RFC 6749 sections 5.2 and 6; MSAL `AcquireTokenInLongRunningProcess`.
     pub async fn acquire_token(
         self: &Arc<Self>,
-        session_id: Uuid,
+        session: ClaimedSession,
         owner: &Principal,
         api: &DownstreamApi,
         rejected: Option<Rejected>,
     ) -> Result<HeldToken, AcquireError> {
+        let (grant, scope_set, now) = (self.grant_for(api), scope_set(api), self.clock.now());
+        if rejected.is_none()
+            && let Some(token) = self.memory.find(session, grant, owner, &scope_set, now)
+        {
+            return Ok(token);
+        }
         let (rejected, claims) = match rejected {
             Some(Rejected { access_token, claims }) => (Some(access_token), claims),
             None => (None, None),
         };
         let wanted = Wanted {
-            session_id,
-            grant: self.grant_for(api).to_owned(),
+            session_id: session.id,
+            grant: grant.to_owned(),
             owner: owner.clone(),
             api: api.clone(),
-            scope_set: scope_set(api),
+            scope_set,
             rejected,
             claims: match self.dialect {
                 Dialect::Entra { .. } => claims,
@@ -231,6 +263,7 @@ impl Sessions {
         let mut grant = self.grant(&wanted).await?;
         let now = self.clock.now();
         if let Some(token) = wanted.accept(&mut grant, now) {
+            self.remember(&wanted, grant.time(), grant.renewable, &token);
             if let Some(due) = token.refresh_at.filter(|due| *due <= now && grant.renewable) {
                 let (sessions, wanted) =
                     (Arc::clone(self), Wanted { in_background: true, ..wanted });
@@ -241,6 +274,10 @@ impl Sessions {
         let sessions = Arc::clone(self);
         let task = self.tasks.spawn(async move { sessions.refresh(wanted).await });
         task.await.unwrap_or(Err(AcquireError::Unavailable { after: None }))
+    }
+
+    fn remember(&self, wanted: &Wanted, of: GrantTime, renewable: bool, token: &HeldToken) {
+        self.memory.keep(wanted.grant_of(), of, renewable, &wanted.scope_set, token);
     }
 
     /// Whether the time of `token` is over: that it is refused then says nothing of the session.
@@ -301,6 +338,7 @@ impl Sessions {
         loop {
             let mut grant = self.grant(&wanted).await?;
             if let Some(token) = wanted.accept(&mut grant, self.clock.now()) {
+                self.remember(&wanted, grant.time(), grant.renewable, &token);
                 return Ok(token);
             }
             match self.present(&wanted, &grant, &mut attempt).await? {
@@ -326,6 +364,7 @@ impl Sessions {
         attempt: &mut Attempt,
     ) -> Result<Presentation, AcquireError> {
         if grant.state != SessionState::Active || !grant.renewable {
+            self.memory.forget(wanted.grant_of(), grant.time());
             return Err(AcquireError::Suspend {
                 reason: SuspensionReason::SessionRevoked,
                 claims: wanted.claims.as_ref().map(RequestedClaims::to_json),
@@ -367,11 +406,12 @@ impl Sessions {
                 let refresh_token = response.refresh_token.as_ref();
                 let written = self.finish(wanted, grant, &token, refresh_token).await;
                 self.tell_gates(&owner.tenant, api, leave, None).await;
-                return Ok(if written? {
-                    Presentation::Brought(token.into())
-                } else {
-                    Presentation::Again
-                });
+                if !written? {
+                    return Ok(Presentation::Again);
+                }
+                let token = token.into();
+                self.remember(wanted, grant.next_time(), true, &token);
+                return Ok(Presentation::Brought(token));
             }
             Err(failure) => failure,
         };
@@ -447,6 +487,8 @@ impl Sessions {
             self.abandon(wanted, grant, start, Some(failure), pause).await?;
         } else if !patiently(end).await? {
             return Ok(None);
+        } else if !wanted.in_background {
+            self.memory.forget(wanted.grant_of(), grant.next_time());
         }
         let session_version = grant.session_version;
         let demanded = || wanted.claims.as_ref().map(RequestedClaims::to_json);

@@ -16,6 +16,7 @@ mod exchange_limit;
 mod gates;
 mod initiate;
 mod keep_alive;
+mod memory;
 #[cfg(test)]
 mod tests;
 mod turns;
@@ -29,7 +30,9 @@ pub use self::{
     acquire::{AcquireError, Rejected},
     initiate::{InitiateError, Initiated, Preflight},
 };
-use self::{exchange_limit::ExchangeLimit, initiate::InitiationKey, turns::Turns};
+use self::{
+    exchange_limit::ExchangeLimit, initiate::InitiationKey, memory::TokenMemory, turns::Turns,
+};
 use crate::{
     config::{Dialect, DownstreamApi, IdentityConfig},
     identity::{Principal, RefreshToken, TokenEndpoint, TokenResponse},
@@ -56,6 +59,7 @@ pub struct Sessions {
     exchange_limit: ExchangeLimit,
     /// By session and grant.
     refreshes: Turns<(Uuid, String)>,
+    memory: TokenMemory,
     /// Refreshes under way: nothing may drop one between request and record.
     tasks: TaskTracker,
 }
@@ -72,6 +76,7 @@ impl Sessions {
             initiations: Turns::default(),
             exchange_limit: ExchangeLimit::default(),
             refreshes: Turns::default(),
+            memory: TokenMemory::default(),
             tasks: TaskTracker::new(),
         })
     }

@@ -1,17 +1,19 @@
 //! Sessions at a provider that binds refresh tokens to APIs and rotates them strictly, over HTTP; those
-//! at Entra in `entra`.
+//! at Entra in `entra`; what is remembered of both in `memory`.
 
 mod entra;
+mod memory;
 
 use std::time::Duration;
 
 use errand_simulator::{Options, RealmRequest, Reply, ScriptedAnswer, Simulator};
+use sqlx::SqlitePool;
 
 use super::*;
 use crate::{
     config::Config,
     identity::{AccessToken, Caller, Decision, SuspensionReason, Verifier},
-    storage::{self, Grant, SessionSelector, SessionState},
+    storage::{self, ClaimedSession, Grant, SessionSelector, SessionState},
     time::{Clock, ManualClock, SystemClock},
 };
 
@@ -84,12 +86,37 @@ impl Story {
         found.unwrap().unwrap()
     }
 
-    async fn acquire(&self, caller: &Caller, api: &str) -> Result<AccessToken, AcquireError> {
+    /// The session as a job that is claimed now has it.
+    async fn claim(&self, caller: &Caller) -> ClaimedSession {
         let id = self.session(caller).await.id;
+        let client_id = &self.config.identity.client_id;
+        let held = self.store.held_grant(id, "", &caller.principal, client_id, "").await;
+        ClaimedSession { id, version: held.unwrap().unwrap().session_version }
+    }
+
+    async fn acquire(&self, caller: &Caller, api: &str) -> Result<AccessToken, AcquireError> {
+        self.acquire_as(self.claim(caller).await, caller, api).await
+    }
+
+    /// As a job that was claimed then.
+    async fn acquire_as(
+        &self,
+        session: ClaimedSession,
+        caller: &Caller,
+        api: &str,
+    ) -> Result<AccessToken, AcquireError> {
         self.sessions
-            .acquire_token(id, &caller.principal, self.api(api), None)
+            .acquire_token(session, &caller.principal, self.api(api), None)
             .await
             .map(|token| token.access_token)
+    }
+
+    /// Writes past the store.
+    async fn execute(&self, statement: &'static str) {
+        let url = secrecy::ExposeSecret::expose_secret(&self.config.database.url);
+        let pool = SqlitePool::connect(url).await.unwrap();
+        sqlx::query(statement).execute(&pool).await.unwrap();
+        pool.close().await;
     }
 
     /// Requests to the token endpoint since number `from`, by their grant type's last word.

@@ -3,9 +3,11 @@
 //! One more case: an async function that takes a [`TestStore`], and its name in the list at the end.
 
 mod audit;
+mod call_slots;
 mod gates;
 mod model;
 mod own_jobs;
+mod queue;
 mod retention;
 mod rotation;
 mod state_machine;
@@ -17,7 +19,8 @@ use serde_json::json;
 use uuid::Uuid;
 
 use self::{
-    audit::*, gates::*, own_jobs::*, retention::*, rotation::*, state_machine::*, webhooks::*,
+    audit::*, call_slots::*, gates::*, own_jobs::*, queue::*, retention::*, rotation::*,
+    state_machine::*, webhooks::*,
 };
 use super::*;
 use crate::{
@@ -58,18 +61,20 @@ impl TestStore {
 
     pub(crate) async fn keep(&self, lease: &Lease, checkpoint: Vec<u8>) {
         let kept = Record { checkpoint, ..record(Next::Continue) };
-        self.record(lease, &kept).await.unwrap();
+        self.record_one(lease, &kept).await.unwrap();
     }
 
     /// Its worker dies, and another comes: what does it find?
     pub(crate) async fn claim_again(&self, lease: &Lease) -> (Lease, Vec<u8>) {
+        // However often before.
+        self.execute("update jobs set interruptions = 0").await;
         self.interrupt(lease).await.unwrap();
         let claimed = self.claim_one().await;
         (claimed.lease, claimed.checkpoint.unwrap())
     }
 
     pub(crate) async fn complete(&self, lease: &Lease) {
-        self.record(lease, &record(Next::Complete(json!(null)))).await.unwrap();
+        self.record_one(lease, &record(Next::Complete(json!(null)))).await.unwrap();
     }
 }
 
@@ -108,6 +113,15 @@ impl TestStore {
         Self { store, database, callback: None, priority: 0, _folder: folder }
     }
 
+    /// A database that is there already.
+    pub(crate) async fn at(url: String) -> Self {
+        Self::open(url, None).await
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        self.database.url.expose_secret()
+    }
+
     /// The same database, opened with other keys.
     async fn under(self, keys: &[&str]) -> Self {
         let store = super::open(&self.database, &ring(keys)).await.unwrap();
@@ -121,7 +135,7 @@ impl TestStore {
 
     /// Writes past the store.
     async fn execute(&self, statement: &'static str) {
-        let url = self.database.url.expose_secret();
+        let url = self.url();
         if url.starts_with("sqlite:") {
             let pool = sqlx::SqlitePool::connect(url).await.unwrap();
             sqlx::query(statement).execute(&pool).await.unwrap();
@@ -212,6 +226,13 @@ impl TestStore {
 
     async fn get(&self, id: Uuid, owner: &Principal) -> Job {
         self.job(id, owner).await.unwrap().unwrap()
+    }
+
+    async fn record_one(&self, lease: &Lease, record: &Record) -> Result<(), StoreError> {
+        match self.record(&[(lease, record)]).await?[..] {
+            [true] => Ok(()),
+            _ => Err(StoreError::LeaseLost),
+        }
     }
 
     async fn claim_one(&self) -> ClaimedJob {
@@ -318,28 +339,28 @@ async fn a_job_runs_from_claim_to_completion(store: TestStore) {
     assert!(claimed.checkpoint.is_none());
     assert_eq!(store.get(id, &alice()).await.status, JobStatus::Running);
 
-    store.record(&claimed.lease, &record(Next::Continue)).await.unwrap();
+    store.record_one(&claimed.lease, &record(Next::Continue)).await.unwrap();
     let running = store.get(id, &alice()).await;
     assert_eq!((running.status, running.attempts), (JobStatus::Running, 1));
     assert_eq!(running.progress.tasks, ["/do/1/pause"]);
 
     let done = record(Next::Complete(json!({"done": true})));
-    store.record(&claimed.lease, &done).await.unwrap();
+    store.record_one(&claimed.lease, &done).await.unwrap();
     let job = store.get(id, &alice()).await;
     assert_eq!(job.status, JobStatus::Completed);
     assert_eq!(job.output, Some(json!({"done": true})));
     assert!(job.finished_at.is_some() && job.due_at.is_none());
     assert!(job.revision > running.revision);
     assert!(store.claim(Uuid::now_v7(), 10, MINUTE).await.unwrap().is_empty());
-    assert!(store.next_due().await.unwrap().is_none());
+    assert!(store.wake_due().await.unwrap().is_none());
 }
 
 async fn a_final_state_is_written_once(store: TestStore) {
     let id = store.submit(&alice(), None).await;
     let claimed = store.claim_one().await;
     let fault = record(Next::Fault(json!({"status": 500})));
-    store.record(&claimed.lease, &fault).await.unwrap();
-    let again = store.record(&claimed.lease, &record(Next::Complete(json!(1)))).await;
+    store.record_one(&claimed.lease, &fault).await.unwrap();
+    let again = store.record_one(&claimed.lease, &record(Next::Complete(json!(1)))).await;
     assert!(matches!(again, Err(StoreError::LeaseLost)));
     let job = store.get(id, &alice()).await;
     assert_eq!((job.status, job.error), (JobStatus::Faulted, Some(json!({"status": 500}))));
@@ -374,20 +395,20 @@ async fn a_late_worker_changes_nothing(store: TestStore) {
     assert_eq!(store.rescue().await.unwrap(), 1);
     assert_eq!(store.rescue().await.unwrap(), 0);
     // Neither before somebody else has it …
-    let stale = store.record(&late.lease, &record(Next::Complete(json!(1)))).await;
+    let stale = store.record_one(&late.lease, &record(Next::Complete(json!(1)))).await;
     assert!(matches!(stale, Err(StoreError::LeaseLost)));
     let next = store.claim_one().await;
     assert_eq!(next.lease.job_id, id);
     assert!(next.lease.lease_id > late.lease.lease_id);
     // … nor after.
     for next in [Next::Continue, Next::Complete(json!(1)), Next::Wait { due_at: time(0) }] {
-        let stale = store.record(&late.lease, &record(next)).await;
+        let stale = store.record_one(&late.lease, &record(next)).await;
         assert!(matches!(stale, Err(StoreError::LeaseLost)));
     }
     store.interrupt(&late.lease).await.unwrap();
     assert_eq!(store.release(dead).await.unwrap(), 0);
     assert!(store.renew(dead, &[id], MINUTE).await.unwrap().is_empty());
-    store.record(&next.lease, &record(Next::Continue)).await.unwrap();
+    store.record_one(&next.lease, &record(Next::Continue)).await.unwrap();
     assert_eq!(store.get(id, &alice()).await.status, JobStatus::Running);
 }
 
@@ -406,7 +427,7 @@ async fn a_released_job_runs_elsewhere_with_its_checkpoint(store: TestStore) {
     let id = store.submit(&alice(), None).await;
     let worker = Uuid::now_v7();
     let claimed = store.claim(worker, 1, MINUTE).await.unwrap().remove(0);
-    store.record(&claimed.lease, &record(Next::Continue)).await.unwrap();
+    store.record_one(&claimed.lease, &record(Next::Continue)).await.unwrap();
     assert_eq!(store.release(worker).await.unwrap(), 1);
     assert_eq!(store.get(id, &alice()).await.status, JobStatus::Waiting);
     let next = store.claim_one().await;
@@ -430,6 +451,7 @@ async fn a_job_that_is_interrupted_again_comes_back_later_each_time(store: TestS
         let pause = Duration::from_secs(pause);
         assert!(pause / 2 <= paused && paused <= pause * 3 / 2, "{interruptions}: {paused:?}");
         rows.pass(8).await;
+        store.wake_due().await.unwrap();
     }
     // A graceful stop says nothing about the job.
     let worker = Uuid::now_v7();
@@ -439,7 +461,7 @@ async fn a_job_that_is_interrupted_again_comes_back_later_each_time(store: TestS
     let fault = record(Next::Fault(json!({"status": 500})));
     let claimed = store.claim_one().await;
     assert_eq!(claimed.interruptions, 5);
-    store.record(&claimed.lease, &fault).await.unwrap();
+    store.record_one(&claimed.lease, &fault).await.unwrap();
     assert_eq!(store.retry(id, &alice()).await.unwrap(), Change::Made);
     let claimed = store.claim_one().await;
     assert_eq!(claimed.interruptions, 0);
@@ -447,13 +469,14 @@ async fn a_job_that_is_interrupted_again_comes_back_later_each_time(store: TestS
     // What ends a lease in order is progress, what goes on under it is not.
     store.interrupt(&claimed.lease).await.unwrap();
     let claimed = store.claim_one().await;
-    store.record(&claimed.lease, &record(Next::Continue)).await.unwrap();
+    store.record_one(&claimed.lease, &record(Next::Continue)).await.unwrap();
     store.interrupt(&claimed.lease).await.unwrap();
     rows.pass(1).await;
+    store.wake_due().await.unwrap();
     let claimed = store.claim_one().await;
     assert_eq!(claimed.interruptions, 2);
     let wait = record(Next::Wait { due_at: claimed.claimed_at });
-    store.record(&claimed.lease, &wait).await.unwrap();
+    store.record_one(&claimed.lease, &wait).await.unwrap();
     assert_eq!(store.claim_one().await.interruptions, 0);
 }
 
@@ -479,19 +502,19 @@ async fn a_waiting_job_is_claimed_when_it_is_due(store: TestStore) {
     let id = store.submit(&alice(), None).await;
     let claimed = store.claim_one().await;
     let due_at = claimed.claimed_at + MINUTE;
-    store.record(&claimed.lease, &record(Next::Wait { due_at })).await.unwrap();
+    store.record_one(&claimed.lease, &record(Next::Wait { due_at })).await.unwrap();
     let job = store.get(id, &alice()).await;
     assert_eq!((job.status, job.due_at), (JobStatus::Waiting, Some(due_at)));
     assert!(store.claim(Uuid::now_v7(), 1, MINUTE).await.unwrap().is_empty());
-    let next = store.next_due().await.unwrap().unwrap();
+    let next = store.wake_due().await.unwrap().unwrap();
     assert!(next > MINUTE / 2 && next <= MINUTE, "{next:?}");
 
     let other = store.submit(&alice(), None).await;
     let claimed = store.claim_one().await;
     assert_eq!(claimed.lease.job_id, other);
     let past = record(Next::Wait { due_at: claimed.claimed_at });
-    store.record(&claimed.lease, &past).await.unwrap();
-    assert_eq!(store.next_due().await.unwrap(), Some(Duration::ZERO));
+    store.record_one(&claimed.lease, &past).await.unwrap();
+    assert_eq!(store.wake_due().await.unwrap(), Some(Duration::ZERO));
     assert_eq!(store.claim_one().await.lease.job_id, other);
 }
 
@@ -502,7 +525,7 @@ async fn a_suspended_job_goes_on_when_its_user_returns(store: TestStore) {
     let claimed = store.claim_one().await;
     assert_eq!(claimed.session.map(|session| session.id), Some(session.id));
     let suspend = record(Next::Suspend { suspension: suspension(), session_version: version });
-    store.record(&claimed.lease, &suspend).await.unwrap();
+    store.record_one(&claimed.lease, &suspend).await.unwrap();
     let job = store.get(id, &alice()).await;
     assert_eq!((job.status, job.suspension), (JobStatus::Suspended, Some(suspension())));
     assert_eq!(job.due_at, Some(job.deadline_at));
@@ -515,7 +538,7 @@ async fn a_suspended_job_goes_on_when_its_user_returns(store: TestStore) {
     let claimed = store.claim_one().await;
     let version = store.grant(session.id, &alice()).await.session_version;
     let again = record(Next::Suspend { suspension: suspension(), session_version: version });
-    store.record(&claimed.lease, &again).await.unwrap();
+    store.record_one(&claimed.lease, &again).await.unwrap();
 
     let another = store.submit(&alice(), Some(Grant::New(&new_grant(Some("k"), 3)))).await;
     let job = store.get(id, &alice()).await;
@@ -526,7 +549,7 @@ async fn a_suspended_job_goes_on_when_its_user_returns(store: TestStore) {
 
     // Suspending for a grant that was replaced meanwhile: the user has acted already.
     let late = claimed.into_iter().find(|job| job.lease.job_id == id).unwrap();
-    store.record(&late.lease, &suspend).await.unwrap();
+    store.record_one(&late.lease, &suspend).await.unwrap();
     assert_eq!(store.get(id, &alice()).await.status, JobStatus::Waiting);
     assert_eq!(store.claim_one().await.lease.job_id, id);
 }
@@ -745,7 +768,7 @@ async fn a_stopped_session_keeps_nothing_and_starts_nothing(store: TestStore) {
         assert_eq!((job.status, job.suspension), (JobStatus::Suspended, None));
     }
     // Neither a call nor a refresh that was under way brings anything back.
-    let late = store.record(&claimed.lease, &record(Next::Continue)).await;
+    let late = store.record_one(&claimed.lease, &record(Next::Continue)).await;
     assert!(matches!(late, Err(StoreError::LeaseLost)));
     let token = access_token("late");
     let new = RefreshToken::new("refresh-2");
@@ -871,6 +894,10 @@ on_both! {
     a_job_runs_from_claim_to_completion
     a_final_state_is_written_once
     every_job_is_claimed_once_by_many_at_once
+    nobodys_thousand_jobs_stand_before_anothers_one
+    turns_go_on_where_the_last_claim_ended
+    records_are_written_together_each_under_its_own_lease
+    a_suspension_beside_other_records_sees_the_users_return
     a_late_worker_changes_nothing
     a_live_lease_is_not_rescued
     a_released_job_runs_elsewhere_with_its_checkpoint
@@ -892,6 +919,8 @@ on_both! {
     a_gate_holds_what_it_names_and_nothing_else
     the_first_through_a_gate_opens_it_for_all
     a_gate_is_closed_for_the_longest_that_anybody_was_told
+    no_more_call_slots_are_held_than_there_are
+    a_call_slot_is_free_when_it_is_given_back_or_its_time_is_over
     each_api_can_have_a_grant_of_its_own
     a_grant_without_a_refresh_token_has_nothing_to_present
     nobody_else_refreshes_a_grant

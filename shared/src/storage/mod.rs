@@ -2,8 +2,9 @@
 //!
 //! What can be asked of a database stands in a few traits: [`Submissions`] (what the API writes and
 //! reads), [`Queue`] (what a worker claims and records), [`Grants`] (the tokens of a session),
-//! [`Gates`] (token requests that are held), [`Audit`] (what happened to a job), [`Webhooks`] (whom to tell of it), [`Retention`]
-//! (what is kept no longer) and [`Rotation`] (keys).
+//! [`Gates`] (token requests that are held), [`CallSlots`] (calls at once), [`Audit`] (what happened to
+//! a job), [`Webhooks`] (whom to tell of it), [`Retention`] (what is kept no longer) and [`Rotation`]
+//! (keys).
 //! `store/` implements them once, in SQL that both databases speak; `postgres/` and `sqlite/` each
 //! compile it with the little that differs. `conformance` is what either must do.
 //!
@@ -11,6 +12,7 @@
 
 mod announcements;
 mod audit;
+mod call_slots;
 mod cipher;
 #[cfg(test)]
 pub(crate) mod conformance;
@@ -33,6 +35,7 @@ use secrecy::ExposeSecret;
 
 pub use self::{
     audit::{AUDIT_PAGE, Audit},
+    call_slots::{CallSlot, CallSlots},
     cipher::CipherError,
     gates::{GateReason, Gates, Passage, Probe},
     grants::{
@@ -61,6 +64,7 @@ pub trait Store:
     + Queue
     + Grants
     + Gates
+    + CallSlots
     + Audit
     + Webhooks
     + OwnSessions

@@ -17,7 +17,8 @@ use crate::{
 /// The jobs table as a queue.
 #[async_trait]
 pub trait Queue: fmt::Debug + Send + Sync {
-    /// Takes up to `limit` due jobs, the longest due first, under a new lease each.
+    /// Takes up to `limit` jobs that are ready, under a new lease each. Users take turns; one user's jobs
+    /// come by priority, and then the longest due first.
     ///
     /// Must not be dropped half-way: rows could stay leased that nobody knows of, until the lease
     /// is over.
@@ -28,8 +29,8 @@ pub trait Queue: fmt::Debug + Send + Sync {
         lease: Duration,
     ) -> Result<Vec<ClaimedJob>, StoreError>;
 
-    /// How long until the next job is due; none if there is none.
-    async fn next_due(&self) -> Result<Option<Duration>, StoreError>;
+    /// Makes ready what is due; returns how long until the next job is. None if there is none.
+    async fn wake_due(&self) -> Result<Option<Duration>, StoreError>;
 
     /// Makes the leases of `jobs` last for `lease` from now; returns those that are still this worker's.
     async fn renew(
@@ -58,11 +59,9 @@ pub trait Queue: fmt::Debug + Send + Sync {
     /// Gives back one job as it is, to be looked at again after `length`: only an operator can help.
     async fn hold(&self, lease: &Lease, length: Duration) -> Result<(), StoreError>;
 
-    /// Writes what a step came to.
-    ///
-    /// # Errors
-    /// [`StoreError::LeaseLost`]: nothing was written; drop the job.
-    async fn record(&self, lease: &Lease, record: &Record) -> Result<(), StoreError>;
+    /// Writes what steps of different jobs came to, in one transaction. Returns of each whether it was
+    /// written: if not, the lease is somebody else's; drop the job.
+    async fn record(&self, records: &[(&Lease, &Record)]) -> Result<Vec<bool>, StoreError>;
 }
 
 /// The right to work on a job, with its fence.
@@ -90,7 +89,8 @@ pub struct Renewed {
 pub struct Backlog {
     /// Jobs by status; a lower bound once there are [`Backlog::MOST`].
     pub jobs: BTreeMap<JobStatus, u64>,
-    /// For how long the oldest due job has been waiting for a worker; none if there is none.
+    /// For how long the oldest job that is ready has been waiting for a worker; none if there is none.
+    /// A lower bound once there are [`Backlog::MOST`].
     pub lag: Option<Duration>,
 }
 

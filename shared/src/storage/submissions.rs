@@ -128,6 +128,16 @@ pub enum Grant<'a> {
     New(&'a NewGrant),
 }
 
+impl Grant<'_> {
+    /// The session, if it is there already.
+    pub(super) fn known(&self) -> Option<Uuid> {
+        match self {
+            Self::Known(id) => Some(*id),
+            Self::New(_) => None,
+        }
+    }
+}
+
 /// What the user's token was exchanged for, for a session that may exist already.
 #[derive(Debug)]
 pub struct NewGrant {

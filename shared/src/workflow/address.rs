@@ -229,6 +229,7 @@ pub(super) mod tests {
             max_response_bytes: 1_048_576,
             retry: RetryConfig { max_attempts: 5, initial: second, max: second },
             honours_idempotency_key: false,
+            max_concurrency: None,
             extra_token_parameters: std::collections::BTreeMap::new(),
         }
     }

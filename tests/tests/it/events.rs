@@ -1,13 +1,14 @@
 //! What a client can read of a job afterwards, or as it happens.
 
 use errand_simulator::UserTokenRequest;
-use errand_tests::{Answer, Database, TestApp, User, workflows};
+use errand_tests::{Answer, Database, PATIENCE, Settings, TestApp, User, workflows};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 on_both_databases! {
     what_happened_to_a_job_is_told_in_order
     a_stream_goes_on_where_it_was_lost
+    a_user_holds_so_many_streams_open
     calls_are_listed_without_what_was_said
 }
 
@@ -71,6 +72,27 @@ async fn a_stream_goes_on_where_it_was_lost(database: Database) {
     }
     stream(&alice, &path, Some("yesterday")).await.assert_some_problem(400);
     stream(&app.user("bob"), &path, None).await.assert_problem(404, "not_found");
+    app.finish().await;
+}
+
+async fn a_user_holds_so_many_streams_open(database: Database) {
+    let more = "[limits]\nstreams_per_user = 2\n".to_owned();
+    let app = TestApp::start_with(database, Settings { more, ..Settings::default() }).await;
+    let alice = app.user("alice");
+    let waiting = workflows::document(&json!([workflows::wait(3_600)]));
+    let job = alice.submit(&waiting).await;
+    let path = path_of(&job, "events");
+    let open = || alice.request(Method::GET, &path).header("accept", "text/event-stream").send();
+    let (first, second) = (open().await.unwrap(), open().await.unwrap());
+    assert_eq!((first.status().as_u16(), second.status().as_u16()), (200, 200));
+    let third = alice.request(Method::GET, &path).header("accept", "text/event-stream");
+    alice.send(third).await.assert_problem(429, "too_many_streams");
+    // A list is none.
+    assert_eq!(alice.get(&path).await.status, 200);
+    drop(first);
+    let place = async { while open().await.unwrap().status() != 200 {} };
+    tokio::time::timeout(PATIENCE, place).await.expect("a stream that was left makes room");
+    drop(second);
     app.finish().await;
 }
 

@@ -20,6 +20,7 @@ macro_rules! on_both_databases {
     };
 }
 
+mod call_limits;
 mod chaos;
 mod command_line;
 mod crashes;

@@ -251,7 +251,7 @@ pub(crate) async fn priorities_order_ones_own_jobs(database: Database) {
         user.wait_until(job, "completed").await;
     }
     let key = |job: &Value| format!("{}.", job["id"].as_str().unwrap());
-    let order: Vec<usize> = app
+    let mut order: Vec<usize> = app
         .calls("api/read")
         .iter()
         .map(|call| {
@@ -260,7 +260,9 @@ pub(crate) async fn priorities_order_ones_own_jobs(database: Database) {
             jobs.iter().position(|job| idempotency_key.starts_with(&key(job))).unwrap()
         })
         .collect();
-    assert_eq!(order, [0, 1, 2, 3], "alice's place in the queue is that of her first job");
+    assert!(order[..2].contains(&1), "the two take turns: {order:?}");
+    order.retain(|job| *job != 1);
+    assert_eq!(order, [0, 2, 3], "alice's jobs come by their priority");
     app.finish().await;
 }
 

@@ -210,8 +210,8 @@ const TOML_PROBLEMS: &[(&str, &str, &str)] = &[
     ),
     (
         "",
-        "[downstream_apis.P]\nbase_url = 'https://p'\nscopes = ['api://p/a']\nmax_concurrency = 1",
-        "[downstream_apis.P] max_concurrency: only 0, the default, is supported yet",
+        "[downstream_apis.P]\nbase_url = 'https://p'\nscopes = ['api://p/a']\nmax_concurrency = -1",
+        "[downstream_apis.P] max_concurrency: expected a whole number from 0 to 10000",
     ),
     (
         "",

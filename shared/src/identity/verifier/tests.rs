@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     config::{Dialect, RefreshRequest, Tenant},
-    time::ManualClock,
+    time::{Clock, ManualClock},
 };
 
 static KEY: LazyLock<TestKey> = LazyLock::new(|| TestKey::generate("key-1"));
@@ -574,6 +574,94 @@ async fn old_keys_serve_while_new_ones_are_fetched() {
     let stranger = KEY.sign(&stranger, &fixture.claims(&json!({"exp": NOW + 14 * 60 * 60})));
     assert!(verify(&verifier, &stranger).await.is_err());
     assert_eq!(fixture.provider.fetches("/keys"), 3);
+}
+
+#[tokio::test]
+async fn a_signature_is_checked_once_as_long_as_the_keys_are_the_same() {
+    let fixture = Fixture::start().await;
+    let verifier = fixture.verifier();
+    let good = fixture.token(&json!({}));
+    verify(&verifier, &good).await.unwrap();
+    // What is remembered is believed: so it would be of a token whose signature is wrong.
+    let wrong = OTHER_KEY.sign(&KEY.header(), &fixture.claims(&json!({})));
+    let hash = |token: &str| UserAssertion::new(token).hash();
+    let known = verifier.verified.get(&hash(&good)).unwrap();
+    verifier.verified.insert(hash(&wrong), known);
+    assert_eq!(reason(&verify(&verifier, &wrong).await), "accepted");
+
+    // Somebody names a key that is not there, so the keys are fetched, and are the same.
+    let stranger = Header { kid: Some("stranger".to_owned()), ..KEY.header() };
+    let stranger = KEY.sign(&stranger, &fixture.claims(&json!({})));
+    verify(&verifier, &stranger).await.unwrap_err();
+    assert_eq!(fixture.provider.fetches("/keys"), 2);
+    assert_eq!(reason(&verify(&verifier, &wrong).await), "the token's signature is wrong");
+    assert_eq!(reason(&verify(&verifier, &good).await), "accepted");
+}
+
+#[tokio::test]
+async fn a_refused_token_is_not_remembered_as_signed() {
+    let fixture = Fixture::start().await;
+    let verifier = fixture.verifier();
+    let token = OTHER_KEY.sign(&KEY.header(), &fixture.claims(&json!({})));
+    for _ in 0..2 {
+        assert_eq!(reason(&verify(&verifier, &token).await), "the token's signature is wrong");
+    }
+    assert!(!verifier.verified.contains_key(&UserAssertion::new(token).hash()));
+}
+
+#[tokio::test]
+async fn what_depends_on_time_is_checked_each_time() {
+    let fixture = Fixture::start().await;
+    let verifier = fixture.verifier();
+    let token = fixture.token(&json!({"nbf": NOW + 400, "exp": NOW + 1000}));
+    for (seconds, expected) in [
+        (0, "the token is not valid yet"),
+        (100, "accepted"),
+        (940, "accepted"),
+        (941, "the token expires too soon"),
+        (1300, "the token is expired"),
+    ] {
+        let now = Timestamp::from_seconds(NOW).unwrap() + Duration::from_secs(seconds);
+        fixture.clock.advance(now.since(fixture.clock.now()));
+        assert_eq!(reason(&verify(&verifier, &token).await), expected, "after {seconds} s");
+    }
+}
+
+#[tokio::test]
+async fn a_remembered_token_is_no_more_than_what_it_is_asked_for() {
+    let fixture = Fixture::start().await;
+    let verifier = fixture.verifier();
+    let header = format!("Bearer {}", fixture.token(&json!({})));
+    assert!(verifier.verify(Some(&header)).await.is_ok());
+    let operator = verifier.verify_operator(Some(&header)).await.unwrap_err();
+    assert_eq!(operator, VerifyError::Forbidden { reason: ForbiddenReason::NotOperator });
+
+    let application = json!({"scp": null, "idtyp": "app", "roles": ["Errand.Operator"]});
+    let header = format!("Bearer {}", fixture.token(&application));
+    assert!(verifier.verify_operator(Some(&header)).await.is_ok());
+    let user = verifier.verify(Some(&header)).await.unwrap_err();
+    assert_eq!(user, VerifyError::Forbidden { reason: ForbiddenReason::AppOnly });
+}
+
+#[tokio::test]
+async fn what_is_remembered_of_tokens_is_bounded_and_shows_nothing_of_them() {
+    let fixture = Fixture::start().await;
+    let verifier = fixture.verifier();
+    let token = fixture.token(&json!({"sub": "a-secret-subject"}));
+    verify(&verifier, &token).await.unwrap();
+    let hash = UserAssertion::new(token.as_str()).hash();
+    let known = verifier.verified.get(&hash).unwrap();
+    let policy = verifier.verified.policy();
+    assert_eq!(policy.time_to_live(), Some(REMEMBERED));
+    for number in 0..2 * CAPACITY / u64::from(known.weight) {
+        let hash = UserAssertion::new(number.to_string()).hash();
+        verifier.verified.insert(hash, Arc::clone(&known));
+    }
+    verifier.verified.run_pending_tasks();
+    assert!(verifier.verified.weighted_size() <= CAPACITY);
+    assert!(known.weight as usize >= token.len() - 1);
+    let shown = format!("{verifier:?}");
+    assert!(shown.contains("key-1") && !shown.contains("a-secret-subject"));
 }
 
 /// A provider that is not Entra.

@@ -1,17 +1,16 @@
 //! Sessions of several tenants at Entra: what is held, what is renewed early, what is kept alive.
 
 use errand_simulator::{HttpAnswer, UserTokenRequest};
-use sqlx::SqlitePool;
 
 use super::*;
 use crate::storage::{GateReason, KnownGrant};
 
-const HOUR: Duration = Duration::from_hours(1);
-const MINUTE: Duration = Duration::from_mins(1);
+pub(super) const HOUR: Duration = Duration::from_hours(1);
+pub(super) const MINUTE: Duration = Duration::from_mins(1);
 
 impl Story {
     /// User tokens outlast everything, access tokens `lifetime`.
-    async fn at_entra(lifetime: Duration) -> Self {
+    pub(super) async fn at_entra(lifetime: Duration) -> Self {
         let options = Options {
             access_token_lifetime: lifetime,
             user_token_lifetime: 1000 * HOUR,
@@ -35,7 +34,7 @@ impl Story {
         Self::begin_with(simulator, &configuration).await
     }
 
-    async fn user(&self, name: &str, tenant: &str) -> Caller {
+    pub(super) async fn user(&self, name: &str, tenant: &str) -> Caller {
         let tenant = Some(tenant.to_owned());
         let request = UserTokenRequest { tenant, ..UserTokenRequest::named(name) };
         let claims = self.simulator.user_claims(&request);
@@ -43,33 +42,25 @@ impl Story {
     }
 
     /// With a session.
-    async fn signed_in(&self, name: &str, tenant: &str) -> Caller {
+    pub(super) async fn signed_in(&self, name: &str, tenant: &str) -> Caller {
         let caller = self.user(name, tenant).await;
         drop(self.initiate(&caller, &["Partner"]).await.unwrap());
         caller
     }
 
-    fn asked(&self) -> usize {
+    pub(super) fn asked(&self) -> usize {
         self.simulator.token_requests().len()
     }
 
     /// Waits for what goes on beside the callers.
-    async fn settle(&self) {
+    pub(super) async fn settle(&self) {
         self.sessions.tasks.close();
         self.sessions.tasks.wait().await;
         self.sessions.tasks.reopen();
     }
-
-    /// Writes past the store.
-    async fn execute(&self, statement: &'static str) {
-        let url = secrecy::ExposeSecret::expose_secret(&self.config.database.url);
-        let pool = SqlitePool::connect(url).await.unwrap();
-        sqlx::query(statement).execute(&pool).await.unwrap();
-        pool.close().await;
-    }
 }
 
-fn tenant() -> String {
+pub(super) fn tenant() -> String {
     Uuid::now_v7().to_string()
 }
 
@@ -193,10 +184,10 @@ async fn a_token_past_the_providers_hint_is_handed_out_and_renewed_beside_it_onc
     story.advance(6 * MINUTE);
     let other =
         Sessions::new(&story.config.identity, Arc::clone(&story.store), story.clock.clone());
-    let id = story.session(&alice).await.id;
+    let session = story.claim(&alice).await;
     let acquired = (0..10).map(|number| {
         let sessions = if number % 2 == 0 { &story.sessions } else { &other };
-        sessions.acquire_token(id, &alice.principal, story.api("Partner"), None)
+        sessions.acquire_token(session, &alice.principal, story.api("Partner"), None)
     });
     for acquired in futures::future::join_all(acquired).await {
         assert_eq!(acquired.unwrap().access_token.expose(), first.expose());

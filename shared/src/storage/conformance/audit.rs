@@ -16,17 +16,17 @@ impl TestStore {
 pub(super) async fn a_job_tells_its_story_to_its_owner_only(store: TestStore) {
     let id = store.submit(&alice(), None).await;
     let claimed = store.claim_one().await;
-    store.record(&claimed.lease, &record(Next::Continue)).await.unwrap();
+    store.record_one(&claimed.lease, &record(Next::Continue)).await.unwrap();
     let due_at = claimed.claimed_at;
-    store.record(&claimed.lease, &record(Next::Wait { due_at })).await.unwrap();
+    store.record_one(&claimed.lease, &record(Next::Wait { due_at })).await.unwrap();
     let claimed = store.claim_one().await;
     let of_task = |kind: EventKind| (kind, json!({ "task": "/do/1/pause" }));
     let events = [EventKind::TaskStarted, EventKind::CallRetried].map(of_task).to_vec();
     let retry = Record { events, ..record(Next::Wait { due_at }) };
-    store.record(&claimed.lease, &retry).await.unwrap();
+    store.record_one(&claimed.lease, &retry).await.unwrap();
     let claimed = store.claim_one().await;
     let fault = record(Next::Fault(json!({"status": 500, "title": "canary-3f1c"})));
-    store.record(&claimed.lease, &fault).await.unwrap();
+    store.record_one(&claimed.lease, &fault).await.unwrap();
 
     let told = store.told(id).await;
     let kinds: Vec<&str> = told.iter().map(|event| event.kind.as_str()).collect();
@@ -52,17 +52,18 @@ pub(super) async fn what_a_late_worker_does_is_not_told(store: TestStore) {
     let id = store.submit(&alice(), None).await;
     let late = store.claim(Uuid::now_v7(), 1, Duration::ZERO).await.unwrap().remove(0);
     assert_eq!(store.rescue().await.unwrap(), 1);
-    assert!(store.record(&late.lease, &record(Next::Complete(json!(1)))).await.is_err());
+    assert!(store.record_one(&late.lease, &record(Next::Complete(json!(1)))).await.is_err());
     store.interrupt(&late.lease).await.unwrap();
     assert_eq!(store.kinds(id).await, ["submitted", "started", "interrupted"]);
 
     let claimed = store.claim_one().await;
     store.interrupt(&claimed.lease).await.unwrap();
     Rows::of(&store).await.pass(1).await;
+    store.wake_due().await.unwrap();
     let claimed = store.claim_one().await;
     let done = record(Next::Complete(json!(1)));
-    store.record(&claimed.lease, &done).await.unwrap();
-    assert!(store.record(&claimed.lease, &done).await.is_err());
+    store.record_one(&claimed.lease, &done).await.unwrap();
+    assert!(store.record_one(&claimed.lease, &done).await.is_err());
     assert_eq!(
         store.kinds(id).await,
         ["submitted", "started", "interrupted", "interrupted", "completed"]
@@ -75,11 +76,11 @@ pub(super) async fn suspension_and_return_are_told_in_pairs(store: TestStore) {
     let version = store.grant(session.id, &alice()).await.version;
     let claimed = store.claim_one().await;
     let suspend = record(Next::Suspend { suspension: suspension(), session_version: version });
-    store.record(&claimed.lease, &suspend).await.unwrap();
+    store.record_one(&claimed.lease, &suspend).await.unwrap();
     store.replace_grant(&alice(), &new_grant(Some("k"), 2)).await.unwrap();
     // Too late: the user is back already.
     let claimed = store.claim_one().await;
-    store.record(&claimed.lease, &suspend).await.unwrap();
+    store.record_one(&claimed.lease, &suspend).await.unwrap();
 
     let told = store.told(id).await;
     let mut kinds: Vec<&str> = told.iter().map(|event| event.kind.as_str()).collect();
@@ -100,7 +101,7 @@ pub(super) async fn suspension_and_return_are_told_in_pairs(store: TestStore) {
 pub(super) async fn the_jobs_of_a_session_are_told_what_becomes_of_its_grant(store: TestStore) {
     let done = store.submit(&alice(), Some(Grant::New(&new_grant(Some("k"), 1)))).await;
     let claimed = store.claim_one().await;
-    store.record(&claimed.lease, &record(Next::Complete(json!(1)))).await.unwrap();
+    store.record_one(&claimed.lease, &record(Next::Complete(json!(1)))).await.unwrap();
     let session = store.session(&alice(), "k").await;
     let id = store.submit(&alice(), Some(Grant::Known(session.id))).await;
     let version = store.grant(session.id, &alice()).await.version;
@@ -145,11 +146,11 @@ pub(super) async fn calls_are_recorded_with_what_follows_them(store: TestStore) 
         call("/other", CallOutcome::Answered, Some(200)),
     ];
     let with = |next, calls: &[SentCall]| Record { calls: calls.to_vec(), ..record(next) };
-    store.record(&claimed.lease, &with(Next::Continue, &calls[..2])).await.unwrap();
+    store.record_one(&claimed.lease, &with(Next::Continue, &calls[..2])).await.unwrap();
     let done = with(Next::Complete(json!(1)), &calls[2..]);
-    store.record(&claimed.lease, &done).await.unwrap();
+    store.record_one(&claimed.lease, &done).await.unwrap();
     // Neither the same again nor anybody else's.
-    assert!(store.record(&claimed.lease, &done).await.is_err());
+    assert!(store.record_one(&claimed.lease, &done).await.is_err());
     assert_eq!(store.calls(id, &alice(), 0).await.unwrap(), calls);
     assert_eq!(store.calls(id, &alice(), 1).await.unwrap(), calls[1..]);
     assert!(store.calls(id, &bob(), 0).await.unwrap().is_empty());

@@ -186,7 +186,7 @@ pub(super) async fn a_grant_is_idle_that_a_job_needs_and_nobody_used(store: Test
         let due_at = job.claimed_at + MINUTE;
         let is_hers = job.lease.job_id == needed;
         let next = if is_hers { Next::Complete(json!(1)) } else { Next::Wait { due_at } };
-        store.record(&job.lease, &record(next)).await.unwrap();
+        store.record_one(&job.lease, &record(next)).await.unwrap();
     }
     if store.database.url.expose_secret().starts_with("sqlite:") {
         store.execute("update grants set refreshed_at = refreshed_at - 31 * 86400000000").await;

@@ -20,7 +20,7 @@ async fn faulted(store: &TestStore) -> Uuid {
     let id = store.submit(&alice(), None).await;
     let claimed = store.claim_one().await;
     let fault = record(Next::Fault(json!({"status": 500})));
-    store.record(&claimed.lease, &fault).await.unwrap();
+    store.record_one(&claimed.lease, &fault).await.unwrap();
     id
 }
 
@@ -76,7 +76,7 @@ pub(super) async fn a_cancelled_job_is_nobodys_to_go_on_with(store: TestStore) {
     assert_eq!(store.cancel(id, &alice()).await.unwrap(), Change::NotAllowed);
 
     assert!(store.held(worker).await.unwrap().is_empty());
-    let late = store.record(&claimed.lease, &record(Next::Continue)).await;
+    let late = store.record_one(&claimed.lease, &record(Next::Continue)).await;
     assert!(matches!(late, Err(StoreError::LeaseLost)));
     store.interrupt(&claimed.lease).await.unwrap();
     assert_eq!(store.release(worker).await.unwrap(), 0);
@@ -104,13 +104,13 @@ pub(super) async fn a_faulted_job_goes_on_from_where_it_was(store: TestStore) {
     let claimed = store.claim_one().await;
     assert_eq!(claimed.checkpoint.as_deref(), Some(&b"state"[..]));
     let fault = record(Next::Fault(json!({"status": 500})));
-    store.record(&claimed.lease, &fault).await.unwrap();
+    store.record_one(&claimed.lease, &fault).await.unwrap();
     assert_eq!(store.retry(id, &alice()).await.unwrap(), Change::Made);
     let job = store.get(id, &alice()).await;
     assert_eq!(job.deadline_at.since(job.updated_at), MINUTE, "and again as long");
 
     let claimed = store.claim_one().await;
-    store.record(&claimed.lease, &record(Next::Complete(json!(1)))).await.unwrap();
+    store.record_one(&claimed.lease, &record(Next::Complete(json!(1)))).await.unwrap();
     assert_eq!(store.retry(id, &alice()).await.unwrap(), Change::NotAllowed);
     let events = store.events(id, &alice(), crate::jobs::EventPosition::default()).await.unwrap();
     let expected =
@@ -181,8 +181,10 @@ pub(super) async fn a_priority_orders_its_owners_jobs_and_no_others(mut store: T
         let claimed = store.claim(Uuid::now_v7(), 1, MINUTE).await.unwrap();
         order.push(claimed[0].lease.job_id);
     }
-    // Alice's place was the first, and stays so; Bob's is the second.
-    assert_eq!(order, [most_preferred, foreign, preferred, first]);
+    // The two take turns, whoever begins.
+    assert!(order[..2].contains(&foreign));
+    order.retain(|id| *id != foreign);
+    assert_eq!(order, [most_preferred, preferred, first]);
 }
 
 pub(super) async fn an_operator_sees_the_jobs_of_a_tenant(store: TestStore) {
@@ -209,7 +211,7 @@ pub(super) async fn the_backlog_is_counted(store: TestStore) {
     }
     let claimed = store.claim(Uuid::now_v7(), 2, MINUTE).await.unwrap();
     let wait = record(Next::Wait { due_at: claimed[0].claimed_at + 2 * MINUTE });
-    store.record(&claimed[0].lease, &wait).await.unwrap();
+    store.record_one(&claimed[0].lease, &wait).await.unwrap();
     let backlog = store.backlog().await.unwrap();
     let counted: Vec<_> = backlog.jobs.into_iter().collect();
     let expected = [(JobStatus::Pending, 1), (JobStatus::Running, 1), (JobStatus::Waiting, 1)];

@@ -7,7 +7,7 @@ const HOUR: Duration = Duration::from_hours(1);
 
 async fn complete_all(store: &TestStore) {
     for job in store.claim(Uuid::now_v7(), 100, MINUTE).await.unwrap() {
-        store.record(&job.lease, &record(Next::Complete(json!(1)))).await.unwrap();
+        store.record_one(&job.lease, &record(Next::Complete(json!(1)))).await.unwrap();
     }
 }
 
@@ -156,7 +156,7 @@ pub(super) async fn what_comes_at_the_last_moment_finds_its_session_or_a_new_one
         store.submit(&owner, Some(Grant::New(&new_grant(Some(&key), 1)))).await;
         let faulted = store.claim_one().await;
         let fault = record(Next::Fault(json!({"status": 500})));
-        store.record(&faulted.lease, &fault).await.unwrap();
+        store.record_one(&faulted.lease, &fault).await.unwrap();
         rows.pass(61).await;
         let id = store.session(&owner, &key).await.id;
         let idle = store.stop_idle(HOUR, Uuid::nil(), 100);

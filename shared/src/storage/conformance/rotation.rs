@@ -29,8 +29,8 @@ pub(super) async fn a_rotation_leaves_nothing_under_a_former_key(mut store: Test
     let claimed = store.claim_one().await;
     let calls = (0..12).map(|_| call(claimed.claimed_at)).collect();
     let called = Record { calls, ..record(Next::Continue) };
-    store.record(&claimed.lease, &called).await.unwrap();
-    store.record(&claimed.lease, &record(Next::Complete(json!("done")))).await.unwrap();
+    store.record_one(&claimed.lease, &called).await.unwrap();
+    store.record_one(&claimed.lease, &record(Next::Complete(json!("done")))).await.unwrap();
     let session = store.session(&alice(), "k").await.id;
     let version = store.grant(session, &alice()).await.version;
     let mut ended = Vec::new();
@@ -39,12 +39,12 @@ pub(super) async fn a_rotation_leaves_nothing_under_a_former_key(mut store: Test
         Next::Suspend { suspension: suspension(), session_version: version },
     ] {
         ended.push(store.submit(&alice(), Some(Grant::Known(session))).await);
-        store.record(&store.claim_one().await.lease, &record(next)).await.unwrap();
+        store.record_one(&store.claim_one().await.lease, &record(next)).await.unwrap();
     }
     let waiting = store.submit(&alice(), None).await;
     let claimed = store.claim_one().await;
     let due_at = claimed.claimed_at;
-    store.record(&claimed.lease, &record(Next::Wait { due_at })).await.unwrap();
+    store.record_one(&claimed.lease, &record(Next::Wait { due_at })).await.unwrap();
 
     let store = store.under(&["b", "a"]).await;
     let rotated = store.rotate().await.unwrap();
@@ -84,11 +84,11 @@ pub(super) async fn a_rotation_undoes_no_change(store: TestStore) {
     let worker = Uuid::now_v7();
     let claimed = store.claim(worker, 20, MINUTE).await.unwrap();
     for job in &claimed {
-        store.record(&job.lease, &record(Next::Continue)).await.unwrap();
+        store.record_one(&job.lease, &record(Next::Continue)).await.unwrap();
     }
     let store = store.under(&["b", "a"]).await;
     let new_state = Record { checkpoint: b"newer".to_vec(), ..record(Next::Continue) };
-    let records = claimed.iter().map(|job| store.record(&job.lease, &new_state));
+    let records = claimed.iter().map(|job| store.record_one(&job.lease, &new_state));
     let (rotated, recorded) =
         futures::future::join(store.rotate(), futures::future::try_join_all(records)).await;
     recorded.unwrap();

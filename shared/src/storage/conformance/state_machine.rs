@@ -339,6 +339,7 @@ impl<'a> Walk<'a> {
                 Outcome::Submitted((!refused).then_some(id))
             }
             Operation::Claim { worker, limit, minutes } => {
+                store.wake_due().await?;
                 let claimed = store.claim(*worker, *limit, length(*minutes)).await?;
                 let claimed = claimed.into_iter().map(|job| (job.lease, job.checkpoint));
                 Outcome::Claimed(claimed.collect())
@@ -348,7 +349,7 @@ impl<'a> Walk<'a> {
             }
             Operation::Record { lease, number, next } => {
                 let record = record_of(*number, next);
-                match store.record(lease, &record).await {
+                match store.record_one(lease, &record).await {
                     Err(StoreError::LeaseLost) => Outcome::Written(false),
                     written => written.map(|()| Outcome::Written(true))?,
                 }
@@ -495,7 +496,7 @@ impl<'a> Walk<'a> {
             }
             sessions.push(Some(held));
         }
-        Seen { jobs, sessions, next_due: store.next_due().await.unwrap() }
+        Seen { jobs, sessions, next_due: store.wake_due().await.unwrap() }
     }
 }
 

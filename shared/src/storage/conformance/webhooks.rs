@@ -17,13 +17,13 @@ pub(super) async fn a_callback_is_told_what_it_asked_for(mut store: TestStore) {
     let id = store.submit(&alice(), Some(Grant::Known(session.id))).await;
     let claimed = store.claim_one().await;
     let suspend = record(Next::Suspend { suspension: suspension(), session_version: version });
-    store.record(&claimed.lease, &suspend).await.unwrap();
-    store.record(&silent_job.lease, &suspend).await.unwrap();
+    store.record_one(&claimed.lease, &suspend).await.unwrap();
+    store.record_one(&silent_job.lease, &suspend).await.unwrap();
     // What is not written is not told.
-    assert!(store.record(&claimed.lease, &suspend).await.is_err());
+    assert!(store.record_one(&claimed.lease, &suspend).await.is_err());
     store.replace_grant(&alice(), &new_grant(Some("k"), 2)).await.unwrap();
     for job in store.claim(Uuid::now_v7(), 10, MINUTE).await.unwrap() {
-        store.record(&job.lease, &record(Next::Complete(json!(1)))).await.unwrap();
+        store.record_one(&job.lease, &record(Next::Complete(json!(1)))).await.unwrap();
     }
     assert_eq!(store.get(silent, &alice()).await.status, JobStatus::Completed);
 
@@ -45,7 +45,7 @@ pub(super) async fn a_delivery_is_tried_by_one_at_a_time(mut store: TestStore) {
     store.callback = Some(callback(&Callback::EVENTS));
     store.submit(&alice(), None).await;
     let claimed = store.claim_one().await;
-    store.record(&claimed.lease, &record(Next::Complete(json!(1)))).await.unwrap();
+    store.record_one(&claimed.lease, &record(Next::Complete(json!(1)))).await.unwrap();
 
     let claims = (0..4).map(|_| store.claim_deliveries(10, Duration::ZERO));
     // A lease of no length: whoever comes later tries again.

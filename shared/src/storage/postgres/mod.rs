@@ -38,73 +38,33 @@ macro_rules! locked {
     };
 }
 
-/// The time of what `recorded!` changes and tells.
-macro_rules! told_at {
-    () => {
-        now!()
-    };
-}
-/// Changes the job `$1` under the lease `$2`, with its `$12` events `$13`, the webhooks that were
-/// asked for, and the calls `$14` or null, in one round trip: what the fence keeps from changing
-/// tells nobody of a change. Each event has a revision of its own, the last one the job's.
-macro_rules! recorded {
-    ($set:expr) => {
-        concat!(
-            "with changed as (
-                update jobs set ",
-            $set,
-            ", revision = revision + $12::bigint, updated_at = now()
-                where id = $1 and lease_id = $2 and status = 'running'
-                returning id, revision, updated_at, callback_events),
-             event as (
-                select id, revision - $12::bigint + 1 + ordinal as sequence, updated_at, kind, data,
-                       callback_events
-                from changed, json_to_recordset($13::json) as event (
-                    ordinal integer, kind text, data text)),
-             told as (
-                insert into job_events (job_id, sequence, at, kind, data)
-                select id, sequence, updated_at, kind, data from event),
-             asked as (
-                insert into webhook_deliveries (job_id, sequence, due_at)
-                select id, sequence, updated_at from event
-                where callback_events like '%' || kind || '%'),
-             called as (
-                insert into job_calls (job_id, sequence, ordinal, at, duration_ms, task, api,
-                                       scopes, method, path, attempt, outcome, status)
-                select id, revision, ordinal, 'epoch'::timestamptz + at * interval '1 microsecond',
-                       duration_ms, task, api, scopes, method, decode(path, 'hex'), attempt,
-                       outcome, status
-                from changed, json_to_recordset($14::json) as call (
-                    ordinal integer, at bigint, duration_ms bigint, task text, api text,
-                    scopes text, method text, path text, attempt integer, outcome text,
-                    status integer))
-             select id from changed"
-        )
-    };
-}
-
 mod connections;
 #[path = "../store/mod.rs"]
 mod store;
+#[cfg(test)]
+mod tests;
 
 use std::{str::FromStr, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use secrecy::ExposeSecret;
 use sqlx::{
-    Connection, Decode, Encode, PgConnection, Pool, Postgres, Transaction, Type,
+    Connection, Decode, Encode, PgConnection, PgExecutor, Pool, Postgres, Row, Transaction, Type,
     encode::IsNull,
     error::BoxDynError,
     migrate::Migrator,
     postgres::{
-        PgArgumentBuffer, PgArguments, PgConnectOptions, PgListener, PgPoolOptions, PgRow,
-        PgTypeInfo, PgValueRef,
+        PgArgumentBuffer, PgConnectOptions, PgListener, PgPoolOptions, PgRow, PgTypeInfo,
+        PgValueRef,
     },
-    query::Query,
 };
+use tokio::time::timeout;
 use uuid::Uuid;
 
-use self::{connections::Connections, store::JobRow};
+use self::{
+    connections::Connections,
+    store::{JobRow, RecordRow},
+};
 use super::{
     SchemaState, SharedStore, StoreError, announcements, announcements::Announcements,
     cipher::Cipher,
@@ -113,81 +73,153 @@ use crate::{config::DatabaseConfig, identity::Principal, time::Timestamp};
 
 type Db = Postgres;
 
-/// Each place in the queue is its owner's: where a user has given priorities, the jobs that come
-/// first among that user's due ones take the places, and those that had them get theirs. Nobody else
-/// waits any longer for it.
+/// The users who have jobs that are ready take turns, from the lane after `$4` on and around; each gets
+/// as many places as the others, and its own jobs take them by priority.
 ///
-/// `= any(array(…))` and not `in (…)`: the planner may run a sub-select of `in` more than once, and
-/// then it locks more rows than the limit says.
+/// Each lane is one step in the index, however many jobs are in it. `= any(array(…))` and not `in (…)`:
+/// the planner may run a sub-select of `in` more than once, and then it locks more rows than the limit
+/// says.
 const CLAIM: &str = concat!(
-    "with places as materialized (
-        select id, subject, tenant, priority, due_at from jobs
-        where status in ('pending', 'waiting', 'suspended') and due_at <= now()
-        order by due_at limit $2
-        for update skip locked),
-     owners as materialized (
-        select subject, tenant, count(*) as places from places group by subject, tenant),
-     preferred as materialized (
-        select preferred.*
-        from owners cross join lateral (
-            select id, subject, tenant, priority, due_at from jobs
-            where jobs.subject = owners.subject and jobs.tenant = owners.tenant
-              and priority > 0 and status in ('pending', 'waiting') and due_at <= now()
-            order by priority desc, due_at limit owners.places
-            for update skip locked) as preferred
-        where preferred.id not in (select id from places)),
-     ranked as materialized (
-        select id, subject, tenant, due_at, is_place,
-               row_number() over (partition by subject, tenant
-                                  order by priority desc, due_at) <= owners.places as goes
-        from (select *, true as is_place from places
-              union all select *, false from preferred) as candidates
-             join owners using (subject, tenant)),
-     exchanged as (
-        update jobs set due_at = newcomer.due_at, revision = revision + 1
-        from (select id, subject, tenant,
-                     row_number() over (partition by subject, tenant order by due_at) as number
-              from ranked where is_place and not goes) as displaced
-             join (select due_at, subject, tenant,
-                          row_number() over (partition by subject, tenant order by due_at) as number
-                   from ranked where goes and not is_place) as newcomer
-             using (subject, tenant, number)
-        where jobs.id = displaced.id),
+    "with recursive above as (
+        (select lane from jobs where ready and lane > $4 order by lane limit 1)
+        union all
+        select (select jobs.lane from jobs where ready and jobs.lane > above.lane
+                order by jobs.lane limit 1)
+        from above where lane is not null),
+     below as (
+        (select lane from jobs where ready and lane <= $4 order by lane limit 1)
+        union all
+        select (select jobs.lane from jobs where ready and jobs.lane > below.lane and jobs.lane <= $4
+                order by jobs.lane limit 1)
+        from below where lane is not null),
+     lanes as materialized (
+        select lane from (select lane from above union all select lane from below) as around
+        where lane is not null limit $2),
+     places as materialized (
+        select place.id
+        from lanes cross join lateral (
+            select id from jobs where ready and jobs.lane = lanes.lane
+            order by priority desc, due_at
+            limit (select ($2 + count(*) - 1) / count(*) from lanes)
+            for update skip locked) as place
+        limit $2),
      claimed as (
      update jobs set status = 'running', worker_id = $1, lease_id = lease_id + 1, due_at = null,
-            revision = revision + 1, lease_until = ",
+            ready = false, revision = revision + 1, lease_until = ",
     after!("$3"),
     ", started_at = coalesce(started_at, now()), updated_at = now()
-     where id = any(array(select id from ranked where goes))
-     returning id, lease_id, tenant, subject, session_id, definition, input, checkpoint, created_at,
-               deadline_at, traceparent, interruptions, updated_at as claimed_at, revision,
-               (select version from sessions where id = session_id) as session_version),
+     where id = any(array(select id from places))
+     returning id, lease_id, lane, tenant, subject, session_id, definition, input, checkpoint,
+               created_at, deadline_at, traceparent, interruptions, updated_at as claimed_at,
+               revision, (select version from sessions where id = session_id) as session_version),
      started as (
         insert into job_events (job_id, sequence, at, kind, data)
         select id, revision, claimed_at, 'started', '{}' from claimed where lease_id = 1)
-     select * from claimed"
+     select *, (select ($2 + count(*) - 1) / count(*) from lanes) as share from claimed"
 );
 
-/// Inserts `$1`'s and `$2`'s jobs, each with its first event and its tags.
-const INSERT: &str = "with submitted as (
+/// Makes up to `$1` jobs ready whose time has come.
+const WAKE_DUE: &str = "with due as materialized (
+        select id from jobs where not ready and due_at <= now()
+        order by due_at limit $1
+        for update skip locked),
+     woken as (
+        update jobs set ready = true where id = any(array(select id from due)) returning id)
+     select exists (select 1 from woken)
+                -- Ordered, so that it is never a search through the table for what is not there.
+                or (select lane from jobs where ready order by lane limit 1) is not null as ready,
+            (select min(due_at) from jobs where not ready and due_at is not null) as due_at,
+            now() as now";
+
+/// What records change of their jobs, with the events, the calls and the webhooks that were asked for:
+/// what the fence keeps from changing tells nobody of a change. Each event has a revision of its own,
+/// the last one the job's.
+const RECORD: &str = "with record as (
+        select * from unnest($1::uuid[], $2::bigint[], $3::text[], $4::timestamptz[], $5::bytea[],
+                             $6::text[], $7::integer[], $8::integer[], $9::bytea[], $10::bytea[],
+                             $11::bytea[], $12::bigint[], $13::text[], $14::text[])
+             as record (id, lease_id, status, due_at, checkpoint, progress, attempts, throttles,
+                        output, error, suspension, told, events, calls)),
+     changed as (
+        update jobs set
+            status = record.status,
+            lease_until = case when record.status = 'running' then lease_until end,
+            worker_id = case when record.status = 'running' then worker_id end,
+            due_at = case
+                when record.status = 'waiting' then coalesce(record.due_at, now())
+                when record.status = 'suspended' then deadline_at
+            end,
+            ready = record.status = 'waiting' and coalesce(record.due_at <= now(), true),
+            finished_at = case when record.status in ('completed', 'faulted') then now() end,
+            checkpoint = record.checkpoint, progress = record.progress,
+            attempts = record.attempts, throttles = record.throttles, output = record.output,
+            error = record.error, suspension = record.suspension,
+            -- It got somewhere: what interrupts it from now on is counted anew.
+            interruptions = case when record.status in ('waiting', 'suspended') then 0
+                                 else interruptions end,
+            revision = revision + record.told, updated_at = now()
+        from record
+        -- Leased, and so `running`: with that word the planner might walk the index of all that run.
+        where jobs.id = record.id and jobs.lease_id = record.lease_id and lease_until is not null
+        returning jobs.id, revision, updated_at, callback_events, told, events, calls),
+     event as (
+        select id, revision - told + 1 + ordinal as sequence, updated_at, kind, data,
+               callback_events
+        from changed cross join lateral
+             json_to_recordset(events::json) as event (ordinal integer, kind text, data text)),
+     told as (
+        insert into job_events (job_id, sequence, at, kind, data)
+        select id, sequence, updated_at, kind, data from event),
+     asked as (
+        insert into webhook_deliveries (job_id, sequence, due_at)
+        select id, sequence, updated_at from event
+        where callback_events like '%' || kind || '%'),
+     called as (
+        insert into job_calls (job_id, sequence, ordinal, at, duration_ms, task, api, scopes,
+                               method, path, attempt, outcome, status)
+        select id, revision, ordinal, 'epoch'::timestamptz + at * interval '1 microsecond',
+               duration_ms, task, api, scopes, method, decode(path, 'hex'), attempt, outcome,
+               status
+        from changed cross join lateral
+             json_to_recordset(calls::json) as call (
+                ordinal integer, at bigint, duration_ms bigint, task text, api text, scopes text,
+                method text, path text, attempt integer, outcome text, status integer))
+     select id from changed";
+
+/// Inserts `$1`'s and `$2`'s jobs, each with its first event and its tags, if all the sessions `$21` can be
+/// used; a stop that comes at the same time waits until they are there.
+const INSERT: &str = concat!(
+    "with acting as materialized (
+        select id, session_key from sessions
+        where id = any($21::uuid[]) and tenant = $1 and subject = $2 and state = 'active'
+        for share),
+     submitted as (
         insert into jobs (id, tenant, subject, session_id, status, due_at, namespace, name, version,
                           definition, input, progress, tags, warnings, traceparent, callback,
-                          callback_events, priority, created_at, updated_at, deadline_at)
+                          callback_events, priority, lane, ready, created_at, updated_at,
+                          deadline_at)
         select id, $1, $2, session_id, 'pending', greatest(run_at, now()), namespace, name, version,
                definition, input, progress, tags, warnings, traceparent, callback, callback_events,
-               priority, now(), now(), now() + deadline * interval '1 microsecond'
+               priority, $20, coalesce(run_at <= now(), true), now(), now(),
+               now() + deadline * interval '1 microsecond'
         from unnest($3::uuid[], $4::uuid[], $5::timestamptz[], $6::bigint[], $7::smallint[],
                     $8::text[], $9::text[], $10::text[], $11::bytea[], $12::bytea[], $13::text[],
                     $14::text[], $15::text[], $16::text[], $17::bytea[], $18::text[])
              as job (id, session_id, run_at, deadline, priority, namespace, name, version,
                      definition, input, progress, tags, warnings, traceparent, callback,
                      callback_events)
-        returning id, revision, created_at, tags),
+        where (select count(*) from acting) = cardinality($21::uuid[])
+        returning *),
      tagged as (
         insert into job_tags (tenant, subject, name, value, job_id)
-        select $1, $2, tag.key, tag.value, id from submitted, json_each_text(tags::json) as tag)
-     insert into job_events (job_id, sequence, at, kind, data)
-     select id, revision, created_at, 'submitted', $19 from submitted";
+        select $1, $2, tag.key, tag.value, id from submitted, json_each_text(tags::json) as tag),
+     told as (
+        insert into job_events (job_id, sequence, at, kind, data)
+        select id, revision, created_at, 'submitted', $19 from submitted)
+     ",
+    store::job_with!("jobs.output", "submitted", "acting"),
+    " order by jobs.id"
+);
 
 /// Connections of a process at most.
 const CONNECTIONS: u32 = 16;
@@ -198,6 +230,12 @@ const KEEPING: u32 = 2;
 /// Who brings the schema up to date holds this advisory lock: "errand", in bytes.
 const MIGRATION_LOCK: i64 = 0x6572_7261_6e64;
 
+/// How long nothing may be heard before the connection is tried.
+const LISTEN_FOR: Duration = Duration::from_secs(10);
+
+/// How long that may take.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
 /// The channel of `LISTEN`.
 const CHANNEL: &str = "errand_jobs";
 
@@ -205,14 +243,28 @@ async fn begin(pool: &Connections) -> Result<Transaction<'static, Db>, sqlx::Err
     pool.begin().await
 }
 
-/// Inserts jobs, whatever their number, each with its first event, which has the data `told`, and its
-/// tags, in one round trip.
-async fn insert_jobs(
-    transaction: &mut Transaction<'_, Db>,
+/// Inserts jobs in a transaction of their own.
+async fn insert_jobs_at_once(
+    pool: &Connections,
     owner: &Principal,
+    lane: i64,
+    acting: &[Uuid],
     told: &str,
     rows: Vec<JobRow>,
-) -> Result<(), sqlx::Error> {
+) -> Result<Vec<PgRow>, sqlx::Error> {
+    insert_jobs(pool, owner, lane, acting, told, rows).await
+}
+
+/// Inserts jobs, whatever their number, each with its first event, which has the data `told`, and its
+/// tags, in one round trip, and returns them; none if one of the sessions `acting` cannot be used.
+async fn insert_jobs<'c>(
+    connection: impl PgExecutor<'c>,
+    owner: &Principal,
+    lane: i64,
+    acting: &[Uuid],
+    told: &str,
+    rows: Vec<JobRow>,
+) -> Result<Vec<PgRow>, sqlx::Error> {
     /// A column of all rows.
     macro_rules! column {
         ($name:ident) => {
@@ -241,27 +293,71 @@ async fn insert_jobs(
         .bind(column!(callback))
         .bind(column!(callback_events))
         .bind(told)
-        .execute(&mut **transaction)
-        .await?;
-    Ok(())
+        .bind(lane)
+        .bind(acting)
+        .fetch_all(connection)
+        .await
 }
 
-/// Claims due jobs, each with an event if it never ran before.
-async fn claim_due(
+/// Claims jobs that are ready, each with an event if it never ran before; returns them, and how many each
+/// lane was asked for.
+async fn claim_ready(
     pool: &Connections,
     worker: Uuid,
     limit: i64,
     lease_micros: i64,
-) -> Result<Vec<PgRow>, sqlx::Error> {
-    sqlx::query(CLAIM).bind(worker).bind(limit).bind(lease_micros).fetch_all(pool).await
+    after: i64,
+) -> Result<(Vec<PgRow>, i64), sqlx::Error> {
+    let claim = sqlx::query(CLAIM).bind(worker).bind(limit).bind(lease_micros).bind(after);
+    let claimed = claim.fetch_all(pool).await?;
+    let share = claimed.first().map_or(Ok(limit), |row| row.try_get("share"))?;
+    Ok((claimed, share))
 }
 
-/// Executes what is one statement here; returns how many rows it is about.
-async fn execute_all(
+/// Makes up to `limit` jobs ready whose time has come; returns whether some are, and when the next is.
+async fn wake_due(pool: &Connections, limit: i64) -> Result<PgRow, sqlx::Error> {
+    sqlx::query(WAKE_DUE).bind(limit).fetch_one(pool).await
+}
+
+/// Writes records, in a transaction of their own; returns the jobs whose leases held.
+async fn record_at_once(
     pool: &Connections,
-    query: Query<'static, Db, PgArguments>,
-) -> Result<u64, sqlx::Error> {
-    Ok(query.execute(pool).await?.rows_affected())
+    rows: Vec<RecordRow>,
+) -> Result<Vec<PgRow>, sqlx::Error> {
+    record(pool, rows).await
+}
+
+/// Writes records; returns the jobs whose leases held.
+async fn record<'c>(
+    connection: impl PgExecutor<'c>,
+    rows: Vec<RecordRow>,
+) -> Result<Vec<PgRow>, sqlx::Error> {
+    /// A column of all rows.
+    macro_rules! column {
+        ($name:ident) => {
+            rows.iter().map(|row| row.$name.clone()).collect::<Vec<_>>()
+        };
+    }
+    let due_at: Vec<Option<DateTime<Utc>>> =
+        rows.iter().map(|row| row.due_at.map(Timestamp::as_datetime)).collect();
+    let status: Vec<&str> = rows.iter().map(|row| row.status.as_str()).collect();
+    sqlx::query(RECORD)
+        .bind(column!(id))
+        .bind(column!(lease_id))
+        .bind(status)
+        .bind(due_at)
+        .bind(column!(checkpoint))
+        .bind(column!(progress))
+        .bind(column!(attempts))
+        .bind(column!(throttles))
+        .bind(column!(output))
+        .bind(column!(error))
+        .bind(column!(suspension))
+        .bind(column!(told))
+        .bind(column!(events))
+        .bind(column!(calls))
+        .fetch_all(connection)
+        .await
 }
 
 fn ids(ids: &[Uuid]) -> Vec<Uuid> {
@@ -281,7 +377,9 @@ pub(super) async fn open(
         tokio::spawn(receive(pool.pool().clone(), announcements.clone()));
     }
     let (writer, reader) = (pool.clone(), pool);
-    Ok(Arc::new(store::Database { writer, reader, keeper, cipher, announcements }))
+    // Workers that start together do not stand in one another's way.
+    let turn = fastrand::i64(..).into();
+    Ok(Arc::new(store::Database { writer, reader, keeper, cipher, announcements, turn }))
 }
 
 pub(super) async fn inspect(
@@ -292,7 +390,8 @@ pub(super) async fn inspect(
     let schema = store::schema_state(&pool, &migrations()).await?;
     let announcements = Announcements::default();
     let (writer, reader, keeper) = (pool.clone(), pool.clone(), pool);
-    let store = store::Database { writer, reader, keeper, cipher, announcements };
+    let turn = 0.into();
+    let store = store::Database { writer, reader, keeper, cipher, announcements, turn };
     Ok((schema, Arc::new(store)))
 }
 
@@ -362,8 +461,14 @@ async fn listen(pool: &Pool<Db>, announcements: &Announcements) -> Result<(), sq
     let mut listener = PgListener::connect_with(pool).await?;
     listener.listen(CHANNEL).await?;
     loop {
+        let Ok(received) = timeout(LISTEN_FOR, listener.try_recv()).await else {
+            // A connection that broke without a word sounds like one without news.
+            let answered = timeout(ANSWER_WITHIN, sqlx::query("select 1").execute(&mut listener));
+            answered.await.map_err(|_| sqlx::Error::PoolTimedOut)??;
+            continue;
+        };
         // `None`: the connection was lost and is there again; something may have been missed.
-        listener.try_recv().await?;
+        received?;
         announcements.arrived();
     }
 }

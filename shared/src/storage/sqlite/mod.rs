@@ -37,49 +37,6 @@ macro_rules! locked {
     };
 }
 
-/// The time of what `recorded!` changes and tells: each of its statements has a clock of its own, so
-/// the first says what time it is.
-macro_rules! told_at {
-    () => {
-        "updated_at"
-    };
-}
-/// Changes the job `$1` under the lease `$2`, after its `$12` events `$13`, the webhooks that were
-/// asked for, and the calls `$14` or null: several statements with one fence, for a transaction.
-/// Each event has a revision of its own, the last one the job's.
-macro_rules! recorded {
-    ($set:expr) => {
-        concat!(
-            "update jobs set updated_at = ",
-            now!(),
-            " where id = $1 and lease_id = $2 and status = 'running';
-             insert into job_events (job_id, sequence, at, kind, data)
-             select jobs.id, revision + 1 + (value ->> 'ordinal'), ",
-            told_at!(),
-            ", value ->> 'kind', value ->> 'data' from jobs, json_each($13)
-             where jobs.id = $1 and lease_id = $2 and status = 'running';
-             insert into webhook_deliveries (job_id, sequence, due_at)
-             select jobs.id, revision + 1 + (value ->> 'ordinal'), ",
-            told_at!(),
-            " from jobs, json_each($13)
-             where jobs.id = $1 and lease_id = $2 and status = 'running'
-               and callback_events like '%' || (value ->> 'kind') || '%';
-             insert into job_calls (job_id, sequence, ordinal, at, duration_ms, task, api, scopes,
-                                    method, path, attempt, outcome, status)
-             select jobs.id, revision + $12, value ->> 'ordinal', value ->> 'at',
-                    value ->> 'duration_ms', value ->> 'task', value ->> 'api',
-                    value ->> 'scopes', value ->> 'method', unhex(value ->> 'path'),
-                    value ->> 'attempt', value ->> 'outcome', value ->> 'status'
-             from jobs, json_each($14)
-             where jobs.id = $1 and lease_id = $2 and status = 'running';
-             update jobs set ",
-            $set,
-            ", revision = revision + $12
-             where id = $1 and lease_id = $2 and status = 'running'"
-        )
-    };
-}
-
 #[path = "../store/mod.rs"]
 mod store;
 
@@ -91,15 +48,14 @@ use sqlx::{
     encode::IsNull,
     error::BoxDynError,
     migrate::Migrator,
-    query::Query,
     sqlite::{
-        SqliteArguments, SqliteArgumentsBuffer, SqliteConnectOptions, SqliteJournalMode,
+        SqliteArgumentsBuffer, SqliteConnectOptions, SqliteConnection, SqliteJournalMode,
         SqlitePoolOptions, SqliteRow, SqliteSynchronous, SqliteTypeInfo, SqliteValueRef,
     },
 };
 use uuid::Uuid;
 
-use self::store::JobRow;
+use self::store::{JobRow, RecordRow};
 use super::{SchemaState, SharedStore, StoreError, announcements, cipher::Cipher};
 use crate::{config::DatabaseConfig, identity::Principal, time::Timestamp};
 
@@ -108,38 +64,34 @@ type Connections = Pool<Sqlite>;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
 
-/// Each place in the queue is its owner's: where a user has given priorities, the jobs that come
-/// first among that user's due ones take the places, and those that had them get theirs. Nobody else
-/// waits any longer for it.
-const PLACES: &str = concat!(
-    "with places as materialized (
-        select id, subject, tenant, priority, due_at from jobs
-        where status in ('pending', 'waiting', 'suspended') and due_at <= ",
-    now!(),
-    " order by due_at limit $1),
-     owners as materialized (
-        select subject, tenant, count(*) as places from places group by subject, tenant),
-     preferred as (
-        select jobs.id, jobs.subject, jobs.tenant, jobs.priority, jobs.due_at
-        from owners join jobs on jobs.id in (
-            select own.id from jobs as own
-            where own.subject = owners.subject and own.tenant = owners.tenant
-              and own.priority > 0 and own.status in ('pending', 'waiting') and own.due_at <= ",
-    now!(),
-    " order by own.priority desc, own.due_at limit $1)
-        where jobs.id not in (select id from places))
-     select id, subject, tenant, due_at, is_place,
-            row_number() over (partition by subject, tenant
-                               order by priority desc, due_at) <= owners.places as goes
-     from (select *, true as is_place from places
-           union all select *, false from preferred) as candidates
-          join owners using (subject, tenant)
-     order by subject, tenant, due_at"
-);
+/// The users who have jobs that are ready take turns, from the lane after `$2` on and around; each gets
+/// as many places as the others, and its own jobs take them by priority. Each lane is one step in the
+/// index, however many jobs are in it.
+const PLACES: &str = "with recursive above as (
+        select * from (select lane from jobs where ready and lane > $2 order by lane limit 1)
+        union all
+        select (select jobs.lane from jobs where ready and jobs.lane > above.lane
+                order by jobs.lane limit 1)
+        from above where lane is not null limit $1 + 1),
+     below as (
+        select * from (select lane from jobs where ready and lane <= $2 order by lane limit 1)
+        union all
+        select (select jobs.lane from jobs where ready and jobs.lane > below.lane and jobs.lane <= $2
+                order by jobs.lane limit 1)
+        from below where lane is not null limit $1 + 1),
+     lanes as materialized (
+        select lane from (select lane from above union all select lane from below)
+        where lane is not null limit $1)
+     select jobs.id, (select ($1 + count(*) - 1) / count(*) from lanes) as share
+     from lanes cross join jobs on jobs.id in (
+         select own.id from jobs as own where own.ready and own.lane = lanes.lane
+         order by own.priority desc, own.due_at
+         limit (select ($1 + count(*) - 1) / count(*) from lanes))
+     limit $1";
 
 const CLAIM: &str = concat!(
     "update jobs set status = 'running', worker_id = $1, lease_id = lease_id + 1, due_at = null,
-            revision = revision + 1, lease_until = ",
+            ready = false, revision = revision + 1, lease_until = ",
     after!("$3"),
     ", started_at = coalesce(started_at, ",
     now!(),
@@ -147,19 +99,80 @@ const CLAIM: &str = concat!(
     now!(),
     " where id ",
     among!("$2"),
-    " returning id, lease_id, tenant, subject, session_id, definition, input, checkpoint, created_at,
-               deadline_at, traceparent, interruptions, updated_at as claimed_at,
+    " returning id, lease_id, lane, tenant, subject, session_id, definition, input, checkpoint,
+               created_at, deadline_at, traceparent, interruptions, updated_at as claimed_at,
                (select version from sessions where id = session_id) as session_version"
 );
+
+/// Makes up to `$1` jobs ready whose time has come.
+const WAKE_DUE: &str = concat!(
+    "update jobs set ready = true where id in (
+        select id from jobs where not ready and due_at <= ",
+    now!(),
+    " order by due_at limit $1)"
+);
+
+const NEXT_DUE: &str = concat!(
+    "select exists (select 1 from jobs where ready) as ready,
+            (select min(due_at) from jobs where not ready and due_at is not null) as due_at, ",
+    now!(),
+    " as now"
+);
+
+/// What a record changes of its job.
+const RECORD: &str = concat!(
+    "update jobs set status = $3,
+            lease_until = case when $3 = 'running' then lease_until end,
+            worker_id = case when $3 = 'running' then worker_id end,
+            due_at = case
+                when $3 = 'waiting' then coalesce($4, ",
+    now!(),
+    ")
+                when $3 = 'suspended' then deadline_at
+            end,
+            ready = $3 = 'waiting' and coalesce($4, 0) <= ",
+    now!(),
+    ", finished_at = case when $3 in ('completed', 'faulted') then ",
+    now!(),
+    " end,
+            checkpoint = $5, progress = $6, attempts = $7, throttles = $8, output = $9, error = $10,
+            suspension = $11,
+            -- It got somewhere: what interrupts it from now on is counted anew.
+            interruptions = case when $3 in ('waiting', 'suspended') then 0 else interruptions end,
+            revision = revision + $12, updated_at = ",
+    now!(),
+    " where id = $1 and lease_id = $2 and status = 'running' returning id"
+);
+
+/// Tells of the record just made of the job `$1`: its `$2` events `$3`, the webhooks that were asked
+/// for, and its calls `$4`. Each event has a revision of its own, the last one the job's.
+const TELL: &str = "insert into job_events (job_id, sequence, at, kind, data)
+     select jobs.id, revision - $2 + 1 + (value ->> 'ordinal'), updated_at, value ->> 'kind',
+            value ->> 'data'
+     from jobs, json_each($3) where jobs.id = $1;
+     insert into webhook_deliveries (job_id, sequence, due_at)
+     select jobs.id, revision - $2 + 1 + (value ->> 'ordinal'), updated_at
+     from jobs, json_each($3)
+     where jobs.id = $1 and callback_events like '%' || (value ->> 'kind') || '%';
+     insert into job_calls (job_id, sequence, ordinal, at, duration_ms, task, api, scopes, method,
+                            path, attempt, outcome, status)
+     select jobs.id, revision, value ->> 'ordinal', value ->> 'at', value ->> 'duration_ms',
+            value ->> 'task', value ->> 'api', value ->> 'scopes', value ->> 'method',
+            unhex(value ->> 'path'), value ->> 'attempt', value ->> 'outcome', value ->> 'status'
+     from jobs, json_each($4) where jobs.id = $1";
 
 /// Inserts a job, its first event and its tags: three statements, for a transaction.
 const INSERT: &str = concat!(
     "insert into jobs (id, tenant, subject, session_id, status, due_at, namespace, name, version,
                        definition, input, progress, tags, warnings, traceparent, callback,
-                       callback_events, priority, created_at, updated_at, deadline_at)
+                       callback_events, priority, lane, ready, created_at,
+                       updated_at, deadline_at)
      values ($3, $1, $2, $4, 'pending', max(coalesce($5, 0), ",
     now!(),
-    "), $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $7, ",
+    "), $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $7, $20,
+             coalesce($5, 0) <= ",
+    now!(),
+    ", ",
     now!(),
     ", ",
     now!(),
@@ -185,13 +198,45 @@ async fn begin(pool: &Pool<Db>) -> Result<Transaction<'static, Db>, sqlx::Error>
     begun
 }
 
-/// Inserts jobs, each with its first event, which has the data `told`, and its tags.
-async fn insert_jobs(
-    transaction: &mut Transaction<'_, Db>,
+/// Inserts jobs in a transaction of their own.
+async fn insert_jobs_at_once(
+    pool: &Pool<Db>,
     owner: &Principal,
+    lane: i64,
+    acting: &[Uuid],
     told: &str,
     rows: Vec<JobRow>,
-) -> Result<(), sqlx::Error> {
+) -> Result<Vec<SqliteRow>, sqlx::Error> {
+    let mut transaction = begin(pool).await?;
+    let inserted = insert_jobs(&mut transaction, owner, lane, acting, told, rows).await?;
+    transaction.commit().await?;
+    Ok(inserted)
+}
+
+/// Inserts jobs, each with its first event, which has the data `told`, and its tags, and returns them;
+/// none if one of the sessions `acting` cannot be used.
+async fn insert_jobs(
+    transaction: &mut SqliteConnection,
+    owner: &Principal,
+    lane: i64,
+    acting: &[Uuid],
+    told: &str,
+    rows: Vec<JobRow>,
+) -> Result<Vec<SqliteRow>, sqlx::Error> {
+    let active: i64 = sqlx::query_scalar(concat!(
+        "select count(*) from sessions
+         where tenant = $1 and subject = $2 and state = 'active' and id ",
+        among!("$3")
+    ))
+    .bind(&owner.tenant)
+    .bind(&owner.subject)
+    .bind(ids(acting))
+    .fetch_one(&mut *transaction)
+    .await?;
+    if usize::try_from(active) != Ok(acting.len()) {
+        return Ok(Vec::new());
+    }
+    let jobs: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
     for row in rows {
         sqlx::query(INSERT)
             .bind(&owner.tenant)
@@ -213,69 +258,99 @@ async fn insert_jobs(
             .bind(row.callback)
             .bind(row.callback_events)
             .bind(told)
-            .execute(&mut **transaction)
+            .bind(lane)
+            .execute(&mut *transaction)
             .await?;
     }
-    Ok(())
+    sqlx::query(concat!(
+        store::job_with!("jobs.output", "jobs", "sessions"),
+        " where jobs.id ",
+        among!("$1"),
+        " order by jobs.id"
+    ))
+    .bind(ids(&jobs))
+    .fetch_all(transaction)
+    .await
 }
 
-/// Claims due jobs, each with an event if it never ran before.
-async fn claim_due(
+/// Claims jobs that are ready, each with an event if it never ran before; returns them, and how many each
+/// lane was asked for.
+async fn claim_ready(
     pool: &Pool<Db>,
     worker: Uuid,
     limit: i64,
     lease_micros: i64,
-) -> Result<Vec<SqliteRow>, sqlx::Error> {
+    after: i64,
+) -> Result<(Vec<SqliteRow>, i64), sqlx::Error> {
     let mut transaction = begin(pool).await?;
-    let places = sqlx::query(PLACES).bind(limit).fetch_all(&mut *transaction).await?;
-    let (mut going, mut newcomers, mut displaced) = (Vec::new(), Vec::new(), Vec::new());
-    for row in &places {
-        let id: Uuid = row.try_get("id")?;
-        let (is_place, goes): (bool, bool) = (row.try_get("is_place")?, row.try_get("goes")?);
-        if goes {
-            going.push(id);
-        }
-        match (is_place, goes) {
-            (false, true) => newcomers.push(row.try_get::<i64, _>("due_at")?),
-            (true, false) => displaced.push(id),
-            (true, true) | (false, false) => {}
-        }
-    }
-    if going.is_empty() {
-        return Ok(Vec::new());
-    }
-    // As many of the one as of the other for each owner, and in the order of owners.
-    for (due_at, id) in newcomers.into_iter().zip(displaced) {
-        sqlx::query("update jobs set due_at = $2, revision = revision + 1 where id = $1")
-            .bind(id)
-            .bind(due_at)
-            .execute(&mut *transaction)
-            .await?;
-    }
-    let claim = sqlx::query(CLAIM).bind(worker).bind(ids(&going)).bind(lease_micros);
+    let places = sqlx::query(PLACES).bind(limit).bind(after).fetch_all(&mut *transaction).await?;
+    let Some(place) = places.first() else { return Ok((Vec::new(), limit)) };
+    let share = place.try_get("share")?;
+    let places = ids(&store::read_ids(&places)?);
+    let claim = sqlx::query(CLAIM).bind(worker).bind(&places).bind(lease_micros);
     let claimed = claim.fetch_all(&mut *transaction).await?;
-    let claimed_ids: Result<Vec<Uuid>, _> = claimed.iter().map(|row| row.try_get("id")).collect();
     sqlx::query(concat!(
         "insert into job_events (job_id, sequence, at, kind, data)
          select id, revision, updated_at, 'started', '{}' from jobs where lease_id = 1 and id ",
         among!("$1")
     ))
-    .bind(ids(&claimed_ids?))
+    .bind(&places)
     .execute(&mut *transaction)
     .await?;
     transaction.commit().await?;
-    Ok(claimed)
+    Ok((claimed, share))
 }
 
-/// Executes what are several statements here as one; returns how many rows they changed.
-async fn execute_all(
-    pool: &Pool<Db>,
-    query: Query<'static, Db, SqliteArguments>,
-) -> Result<u64, sqlx::Error> {
+/// Makes up to `limit` jobs ready whose time has come; returns whether some are, and when the next is.
+async fn wake_due(pool: &Pool<Db>, limit: i64) -> Result<SqliteRow, sqlx::Error> {
     let mut transaction = begin(pool).await?;
-    let executed = query.execute(&mut *transaction).await?;
+    sqlx::query(WAKE_DUE).bind(limit).execute(&mut *transaction).await?;
+    let next = sqlx::query(NEXT_DUE).fetch_one(&mut *transaction).await?;
     transaction.commit().await?;
-    Ok(executed.rows_affected())
+    Ok(next)
+}
+
+/// Writes records, in a transaction of their own; returns the jobs whose leases held.
+async fn record_at_once(
+    pool: &Pool<Db>,
+    rows: Vec<RecordRow>,
+) -> Result<Vec<SqliteRow>, sqlx::Error> {
+    let mut transaction = begin(pool).await?;
+    let recorded = record(&mut transaction, rows).await?;
+    transaction.commit().await?;
+    Ok(recorded)
+}
+
+/// Writes records, in a transaction; returns the jobs whose leases held.
+async fn record(
+    transaction: &mut SqliteConnection,
+    rows: Vec<RecordRow>,
+) -> Result<Vec<SqliteRow>, sqlx::Error> {
+    let mut recorded = Vec::with_capacity(rows.len());
+    for row in rows {
+        let changed = sqlx::query(RECORD)
+            .bind(row.id)
+            .bind(row.lease_id)
+            .bind(row.status.as_str())
+            .bind(row.due_at)
+            .bind(row.checkpoint)
+            .bind(row.progress)
+            .bind(row.attempts)
+            .bind(row.throttles)
+            .bind(row.output)
+            .bind(row.error)
+            .bind(row.suspension)
+            .bind(row.told)
+            .fetch_optional(&mut *transaction)
+            .await?;
+        let Some(changed) = changed else { continue };
+        recorded.push(changed);
+        if row.events.is_some() || row.calls.is_some() {
+            let tell = sqlx::query(TELL).bind(row.id).bind(row.told);
+            tell.bind(row.events).bind(row.calls).execute(&mut *transaction).await?;
+        }
+    }
+    Ok(recorded)
 }
 
 fn ids(ids: &[Uuid]) -> String {
@@ -300,8 +375,8 @@ pub(super) async fn open(
     MIGRATIONS.run(&writer).await.map_err(StoreError::Migration)?;
     let reader = reader(options).await?;
     let announcements = announcements::Announcements::default();
-    let keeper = writer.clone();
-    Ok(Arc::new(store::Database { writer, reader, keeper, cipher, announcements }))
+    let (keeper, turn) = (writer.clone(), 0.into());
+    Ok(Arc::new(store::Database { writer, reader, keeper, cipher, announcements, turn }))
 }
 
 pub(super) async fn inspect(
@@ -311,8 +386,8 @@ pub(super) async fn inspect(
     let reader = reader(options(config)?).await?;
     let schema = store::schema_state(&reader, &MIGRATIONS).await?;
     let announcements = announcements::Announcements::default();
-    let (writer, keeper) = (reader.clone(), reader.clone());
-    let store = store::Database { writer, reader, keeper, cipher, announcements };
+    let (writer, keeper, turn) = (reader.clone(), reader.clone(), 0.into());
+    let store = store::Database { writer, reader, keeper, cipher, announcements, turn };
     Ok((schema, Arc::new(store)))
 }
 

@@ -1,13 +1,13 @@
 //! The store, in SQL that both databases speak.
 //!
 //! This file is compiled twice, as a module of `postgres` and of `sqlite`. What differs comes from
-//! there: the types `Db` and `Connections`, `begin`, `ids`, `insert_jobs`, `claim_due`, `execute_all`,
-//! and the macros `now!` (the database's clock), `after!` (that many microseconds from now), `chance!`
-//! (a random number), `among!` (is one of the ids), `contains!` (has these bytes in it), `locked!`
-//! (lock the selected rows), `recorded!` (a change of a job with the rows that tell of it) and
-//! `told_at!` (the time of `recorded!`).
+//! there: the types `Db` and `Connections`, `begin`, `ids`, `insert_jobs`, `insert_jobs_at_once`,
+//! `claim_ready`, `wake_due`, `record`, `record_at_once`, and the macros `now!` (the database's clock),
+//! `after!` (that many microseconds from now), `chance!` (a random number), `among!` (is one of the
+//! ids), `contains!` (has these bytes in it) and `locked!` (lock the selected rows).
 
 mod audit;
+mod call_slots;
 mod gates;
 mod grants;
 mod own_jobs;
@@ -19,7 +19,13 @@ mod schema;
 mod submissions;
 mod webhooks;
 
-pub(super) use self::{schema::schema_state, submissions::JobRow};
+pub(super) use self::{
+    queue::RecordRow,
+    schema::schema_state,
+    submissions::{JobRow, job_with},
+};
+
+use std::sync::atomic::AtomicI64;
 
 use async_trait::async_trait;
 use sqlx::Row;
@@ -45,6 +51,8 @@ pub(super) struct Database {
     pub(super) keeper: Connections,
     pub(super) cipher: Cipher,
     pub(super) announcements: Announcements,
+    /// The lane that this process served last.
+    pub(super) turn: AtomicI64,
 }
 
 #[async_trait]
@@ -119,7 +127,7 @@ fn word<T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>>(
 }
 
 /// The ids that a change returned.
-fn read_ids(rows: &[<Db as sqlx::Database>::Row]) -> Result<Vec<Uuid>, sqlx::Error> {
+pub(super) fn read_ids(rows: &[<Db as sqlx::Database>::Row]) -> Result<Vec<Uuid>, sqlx::Error> {
     rows.iter().map(|row| row.try_get("id")).collect()
 }
 

@@ -37,7 +37,7 @@ macro_rules! newest {
 /// By status, each in the order of the index, and then together: no more rows are looked at than are
 /// asked for of each, however many there are.
 const LIST: &str = concat!(
-    job_with!("cast(null as bytea)"),
+    job_with!("cast(null as bytea)", "jobs", "sessions"),
     " where jobs.id in (select id from (",
     newest!("pending"),
     " union all ",
@@ -58,7 +58,7 @@ const LIST: &str = concat!(
 
 /// By a tag, whose rows stand in the order of the list.
 const LIST_TAGGED: &str = concat!(
-    job_with!("cast(null as bytea)"),
+    job_with!("cast(null as bytea)", "jobs", "sessions"),
     " where jobs.id in (
         select job_tags.job_id from job_tags join jobs as tagged on tagged.id = job_tags.job_id
         where job_tags.subject = $2 and job_tags.tenant = $1
@@ -111,7 +111,7 @@ impl OwnJobs for Database {
     async fn cancel(&self, id: Uuid, owner: &Principal) -> Result<Change, StoreError> {
         let mut transaction = begin(&self.writer).await?;
         let cancelled = sqlx::query(concat!(
-            "update jobs set status = 'cancelled', lease_until = null, worker_id = null,
+            "update jobs set status = 'cancelled', ready = false, lease_until = null, worker_id = null,
                     due_at = null, checkpoint = null, suspension = null, revision = revision + 1,
                     finished_at = ",
             now!(),
@@ -147,8 +147,9 @@ impl OwnJobs for Database {
         .await?;
         // Without a checkpoint (an earlier version kept none) it would begin anew, and call twice.
         let retried = sqlx::query(concat!(
-            "update jobs set status = 'waiting', finished_at = null, error = null, attempts = 0,
-                    throttles = 0, interruptions = 0, revision = revision + 1, due_at = ",
+            "update jobs set status = 'waiting', ready = true, finished_at = null, error = null,
+                    attempts = 0, throttles = 0, interruptions = 0, revision = revision + 1,
+                    due_at = ",
             now!(),
             ", deadline_at = ",
             now!(),
@@ -241,7 +242,7 @@ impl Database {
         wanted: &[Uuid],
     ) -> Result<Vec<Job>, StoreError> {
         let rows = sqlx::query(concat!(
-            job_with!("cast(null as bytea)"),
+            job_with!("cast(null as bytea)", "jobs", "sessions"),
             " where jobs.tenant = $1 and jobs.subject = $2 and jobs.id ",
             among!("$3"),
             " order by jobs.id"

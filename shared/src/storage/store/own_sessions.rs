@@ -90,7 +90,8 @@ impl OwnSessions for Database {
         let tokens = self.erase_tokens(&mut transaction, id, owner).await?;
         // Running ones too: with the lease goes the right to record, and so to send, another call.
         let suspended = sqlx::query(concat!(
-            "update jobs set status = 'suspended', suspension = null, lease_until = null,
+            "update jobs set status = 'suspended', ready = false, suspension = null,
+                    lease_until = null,
                     worker_id = null, due_at = deadline_at, revision = revision + 1, updated_at = ",
             now!(),
             " where session_id = $1 and status in ('pending', 'running', 'waiting') returning id"

@@ -1,12 +1,16 @@
-use std::time::Duration;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::atomic::Ordering,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use serde_json::json;
-use sqlx::{Row, Transaction, query::Query};
+use sqlx::{Row, Transaction};
 use uuid::Uuid;
 
 use super::{
-    super::{Db, begin, claim_due, execute_all, ids},
+    super::{Db, begin, claim_ready, ids, record, record_at_once, wake_due},
     Database,
     audit::events_json,
     job_place, micros, read_ids, to_json, word,
@@ -22,35 +26,16 @@ use crate::{
     time::Timestamp,
 };
 
-/// What a record changes, at the time `$now`.
-macro_rules! changes {
-    ($now:expr) => {
-        concat!(
-            "status = $3,
-             lease_until = case when $3 = 'running' then lease_until end,
-             worker_id = case when $3 = 'running' then worker_id end,
-             due_at = case
-                 when $3 = 'waiting' then coalesce($4, ",
-            $now,
-            ")
-                 -- Woken at the latest to be told that its time is over.
-                 when $3 = 'suspended' then deadline_at
-             end,
-             finished_at = case when $3 in ('completed', 'faulted') then ",
-            $now,
-            " end,
-             -- It got somewhere: what interrupts it from now on is counted anew.
-             interruptions = case when $3 in ('waiting', 'suspended') then 0 else interruptions end,
-             checkpoint = $5, progress = $6, attempts = $7, throttles = $8,
-             output = $9, error = $10, suspension = $11"
-        )
+/// Whether a job that is being interrupted is ready at once: the first time, and once nobody runs it any
+/// more.
+macro_rules! is_ready_again {
+    () => {
+        "interruptions not in (1, 2, 3)"
     };
 }
-
-/// After how many microseconds a job that is being interrupted is due: at once the first time, later
-/// each further time, in a row, that it got nowhere. One job that kills its workers takes all with it
-/// that they have in hand: spread, the others come back without it. Once nobody runs it any more
-/// there is nothing to put off.
+/// After how many microseconds it is due otherwise: later each further time, in a row, that it got
+/// nowhere. One job that kills its workers takes all with it that they have in hand: spread, the others
+/// come back without it.
 macro_rules! interruption_pause {
     () => {
         concat!(
@@ -62,17 +47,30 @@ macro_rules! interruption_pause {
     };
 }
 
-const RECORD: &str = concat!(
-    "update jobs set ",
-    changes!(now!()),
-    ", revision = revision + 1, updated_at = ",
-    now!(),
-    " where id = $1 and lease_id = $2 and status = 'running'"
-);
+/// How many jobs are made ready at once.
+const WOKEN_AT_ONCE: i64 = 1_000;
 
-/// Apart from [`RECORD`], which half of all records are: the parts that tell nothing take a sixth of
-/// its time.
-const RECORD_AND_TELL: &str = recorded!(changes!(told_at!()));
+/// A record as its row is written.
+pub(in super::super) struct RecordRow {
+    pub(in super::super) id: Uuid,
+    pub(in super::super) lease_id: i64,
+    pub(in super::super) status: JobStatus,
+    /// Of one that waits: now, if there is none.
+    pub(in super::super) due_at: Option<Timestamp>,
+    pub(in super::super) checkpoint: Option<Vec<u8>>,
+    pub(in super::super) progress: String,
+    pub(in super::super) attempts: i32,
+    pub(in super::super) throttles: i32,
+    pub(in super::super) output: Option<Vec<u8>>,
+    pub(in super::super) error: Option<Vec<u8>>,
+    pub(in super::super) suspension: Option<Vec<u8>>,
+    /// Its events, and at least one.
+    pub(in super::super) told: i64,
+    /// JSON
+    pub(in super::super) events: Option<String>,
+    /// JSON
+    pub(in super::super) calls: Option<String>,
+}
 
 #[async_trait]
 impl Queue for Database {
@@ -83,7 +81,27 @@ impl Queue for Database {
         lease: Duration,
     ) -> Result<Vec<ClaimedJob>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = claim_due(&self.writer, worker, limit, micros(lease)).await?;
+        let (mut rows, mut left) = (Vec::new(), limit);
+        while left > 0 {
+            let after = self.turn.load(Ordering::Relaxed);
+            let claimed = claim_ready(&self.writer, worker, left, micros(lease), after).await;
+            let (more, share) = match claimed {
+                // Nobody else knows of the jobs that were claimed before.
+                Err(_) if !rows.is_empty() => break,
+                claimed => claimed?,
+            };
+            let lanes = lanes_of(&more)?;
+            // In the order of turns: those after the one that was served last, then around.
+            if let Some(last) = lanes.keys().max_by_key(|lane| (**lane <= after, **lane)) {
+                self.turn.store(*last, Ordering::Relaxed);
+            }
+            left -= i64::try_from(more.len()).unwrap_or(left);
+            rows.extend(more);
+            // Others had less than their share; whoever gave all of it may have more.
+            if !lanes.values().any(|jobs| *jobs == share) {
+                break;
+            }
+        }
         let mut claimed = Vec::with_capacity(rows.len());
         for row in rows {
             let lease = read_lease(&row)?;
@@ -101,14 +119,11 @@ impl Queue for Database {
         Ok(claimed)
     }
 
-    async fn next_due(&self) -> Result<Option<Duration>, StoreError> {
-        let row = sqlx::query(concat!(
-            "select min(due_at) as due_at, ",
-            now!(),
-            " as now from jobs where status in ('pending', 'waiting', 'suspended')"
-        ))
-        .fetch_one(&self.reader)
-        .await?;
+    async fn wake_due(&self) -> Result<Option<Duration>, StoreError> {
+        let row = wake_due(&self.writer, WOKEN_AT_ONCE).await?;
+        if row.try_get("ready")? {
+            return Ok(Some(Duration::ZERO));
+        }
         let due_at: Option<Timestamp> = row.try_get("due_at")?;
         let now: Timestamp = row.try_get("now")?;
         Ok(due_at.map(|due_at| due_at.since(now)))
@@ -123,8 +138,13 @@ impl Queue for Database {
         let rows = sqlx::query(concat!(
             "update jobs set lease_until = ",
             after!("$2"),
-            " where worker_id = $1 and status = 'running' and id ",
+            " where id in (
+                 select id from jobs where worker_id = $1 and status = 'running' and id ",
             among!("$3"),
+            // In the order of records: two that change several jobs never wait for one another.
+            " order by id",
+            locked!("update"),
+            ")",
             " returning id, lease_id"
         ))
         .bind(worker)
@@ -144,8 +164,9 @@ impl Queue for Database {
     async fn rescue(&self) -> Result<u64, StoreError> {
         let mut transaction = begin(&self.keeper).await?;
         let rescued = sqlx::query(concat!(
-            "update jobs set status = 'waiting', lease_until = null, worker_id = null,
-                    interruptions = interruptions + 1, revision = revision + 1, due_at = ",
+            "update jobs set status = 'waiting', lease_until = null, worker_id = null, ready = ",
+            is_ready_again!(),
+            ", interruptions = interruptions + 1, revision = revision + 1, due_at = ",
             after!(interruption_pause!()),
             ", updated_at = ",
             now!(),
@@ -163,7 +184,7 @@ impl Queue for Database {
 
     async fn release(&self, worker: Uuid) -> Result<u64, StoreError> {
         let released = sqlx::query(concat!(
-            "update jobs set status = 'waiting', lease_until = null, worker_id = null,
+            "update jobs set status = 'waiting', ready = true, lease_until = null, worker_id = null,
                     revision = revision + 1, due_at = ",
             now!(),
             ", updated_at = ",
@@ -179,10 +200,12 @@ impl Queue for Database {
     async fn backlog(&self) -> Result<Backlog, StoreError> {
         let rows = sqlx::query(
             "select status, count(*) as jobs
-             from (select * from (select status from jobs
-                                  where status in ('pending', 'waiting', 'suspended') limit $1) as a
+             from (select * from (select status from jobs where ready limit $1) as a
                    union all
-                   select * from (select status from jobs where status = 'running' limit $1) as b
+                   select * from (select status from jobs
+                                  where not ready and due_at is not null limit $1) as b
+                   union all
+                   select * from (select status from jobs where status = 'running' limit $1) as c
                   ) as unfinished
              group by status",
         )
@@ -197,13 +220,14 @@ impl Queue for Database {
         let row = sqlx::query(concat!(
             "select min(due_at) as due_at, ",
             now!(),
-            " as now from jobs where status in ('pending', 'waiting', 'suspended')"
+            " as now from (select due_at from jobs where ready limit $1) as ready"
         ))
+        .bind(Backlog::MOST)
         .fetch_one(&self.reader)
         .await?;
         let (due_at, now): (Option<Timestamp>, Timestamp) =
             (row.try_get("due_at")?, row.try_get("now")?);
-        backlog.lag = due_at.filter(|due_at| *due_at <= now).map(|due_at| now.since(due_at));
+        backlog.lag = due_at.map(|due_at| now.since(due_at));
         Ok(backlog)
     }
 
@@ -224,46 +248,77 @@ impl Queue for Database {
         Ok(())
     }
 
-    async fn record(&self, lease: &Lease, record: &Record) -> Result<(), StoreError> {
-        let Next::Suspend { session_version, .. } = &record.next else {
-            let status = record.next.status();
-            let query = self.record_query(lease, record, status);
-            written(execute_all(&self.writer, query).await?)?;
-            metrics::recorded(status, record);
-            return Ok(());
+    async fn record(&self, records: &[(&Lease, &Record)]) -> Result<Vec<bool>, StoreError> {
+        let suspending: Vec<_> = records
+            .iter()
+            .filter_map(|(lease, record)| match record.next {
+                Next::Suspend { session_version, .. } => Some((lease.job_id, session_version)),
+                _ => None,
+            })
+            .collect();
+        let status = |job_id, record: &Record, returned: &[Uuid]| match record.next {
+            Next::Suspend { .. } if returned.contains(&job_id) => JobStatus::Waiting,
+            _ => record.next.status(),
         };
-        let mut transaction = begin(&self.writer).await?;
-        // Locked, so that the user's return is either seen here or sees this suspension.
-        let unchanged = sqlx::query(concat!(
-            "select 1 from sessions
-             where id = (select session_id from jobs where id = $1) and version = $2",
-            locked!("share")
-        ))
-        .bind(lease.job_id)
-        .bind(session_version)
-        .fetch_optional(&mut *transaction)
-        .await?
-        .is_some();
-        let status = if unchanged { JobStatus::Suspended } else { JobStatus::Waiting };
-        let query = self.record_query(lease, record, status);
-        written(query.execute(&mut *transaction).await?.rows_affected())?;
-        transaction.commit().await?;
-        metrics::recorded(status, record);
-        Ok(())
+        let rows = |returned: &[Uuid]| {
+            let row = |(lease, record): &(&Lease, &Record)| {
+                self.record_row(lease, record, status(lease.job_id, record, returned))
+            };
+            let mut rows: Vec<RecordRow> = records.iter().map(row).collect();
+            // The order in which whoever changes several jobs comes to them.
+            rows.sort_unstable_by_key(|row| row.id);
+            rows
+        };
+        let (returned, recorded) = if suspending.is_empty() {
+            (Vec::new(), record_at_once(&self.writer, rows(&[])).await?)
+        } else {
+            let mut transaction = begin(&self.writer).await?;
+            let returned = users_returned(&mut transaction, &suspending).await?;
+            let recorded = record(&mut *transaction, rows(&returned)).await?;
+            transaction.commit().await?;
+            (returned, recorded)
+        };
+        let recorded: HashSet<Uuid> = read_ids(&recorded)?.into_iter().collect();
+        let written = records.iter().map(|(lease, record)| {
+            let written = recorded.contains(&lease.job_id);
+            if written {
+                metrics::recorded(status(lease.job_id, record, &returned), record);
+            }
+            written
+        });
+        Ok(written.collect())
     }
 }
 
+/// Of jobs to be suspended, each with the version that its session had: those whose users have
+/// returned meanwhile.
+async fn users_returned(
+    transaction: &mut Transaction<'_, Db>,
+    suspending: &[(Uuid, i64)],
+) -> Result<Vec<Uuid>, StoreError> {
+    let jobs: Vec<Uuid> = suspending.iter().map(|(job_id, _)| *job_id).collect();
+    // Locked, so that the user's return is either seen here or sees this suspension.
+    let rows = sqlx::query(concat!(
+        "select jobs.id, sessions.version from jobs join sessions on sessions.id = jobs.session_id
+         where jobs.id ",
+        among!("$1"),
+        " order by sessions.id",
+        locked!("share of sessions")
+    ))
+    .bind(ids(&jobs))
+    .fetch_all(&mut **transaction)
+    .await?;
+    let mut versions = HashMap::new();
+    for row in &rows {
+        versions.insert(row.try_get::<Uuid, _>("id")?, row.try_get::<i64, _>("version")?);
+    }
+    let has_returned = |(job, version): &&(Uuid, i64)| versions.get(job) != Some(version);
+    Ok(suspending.iter().filter(has_returned).map(|(job_id, _)| *job_id).collect())
+}
+
 impl Database {
-    fn record_query(
-        &self,
-        lease: &Lease,
-        record: &Record,
-        status: JobStatus,
-    ) -> Query<'static, Db, <Db as sqlx::Database>::Arguments> {
+    fn record_row(&self, lease: &Lease, record: &Record, status: JobStatus) -> RecordRow {
         let place = |column| job_place(lease.job_id, column, &lease.owner);
-        // A completed job keeps its end, not the way to it; a faulted one can be tried again.
-        let checkpoint = (status != JobStatus::Completed)
-            .then(|| self.seal(place("checkpoint"), &record.checkpoint));
         let (mut due_at, mut output, mut error, mut suspension) = (None, None, None, None);
         match &record.next {
             Next::Continue => {}
@@ -275,26 +330,25 @@ impl Database {
             Next::Complete(value) => output = Some(self.seal_json(place("output"), value)),
             Next::Fault(value) => error = Some(self.seal_json(place("error"), value)),
         }
-        let events = events_json(record.told(status));
-        let calls = self.calls_json(lease, &record.calls);
-        let tells = events.is_some() || calls.is_some();
-        let query = sqlx::query(if tells { RECORD_AND_TELL } else { RECORD })
-            .bind(lease.job_id)
-            .bind(lease.lease_id)
-            .bind(status.as_str())
-            .bind(due_at)
-            .bind(checkpoint)
-            .bind(to_json(&record.progress))
-            .bind(i32::try_from(record.attempts).unwrap_or(i32::MAX))
-            .bind(i32::try_from(record.throttles).unwrap_or(i32::MAX))
-            .bind(output)
-            .bind(error)
-            .bind(suspension);
-        if !tells {
-            return query;
+        let (told, events) = events_json(record.told(status)).unzip();
+        RecordRow {
+            id: lease.job_id,
+            lease_id: lease.lease_id,
+            status,
+            due_at,
+            // A completed job keeps its end, not the way to it; a faulted one can be tried again.
+            checkpoint: (status != JobStatus::Completed)
+                .then(|| self.seal(place("checkpoint"), &record.checkpoint)),
+            progress: to_json(&record.progress),
+            attempts: i32::try_from(record.attempts).unwrap_or(i32::MAX),
+            throttles: i32::try_from(record.throttles).unwrap_or(i32::MAX),
+            output,
+            error,
+            suspension,
+            told: told.unwrap_or(1),
+            events,
+            calls: self.calls_json(lease, &record.calls),
         }
-        let (count, events) = events.unwrap_or((1, String::from("[]")));
-        query.bind(count).bind(events).bind(calls)
     }
 
     fn read_claimed(
@@ -335,7 +389,9 @@ async fn give_back(
 ) -> Result<bool, StoreError> {
     let given_back = sqlx::query(concat!(
         "update jobs set status = 'waiting', lease_until = null, worker_id = null,
-                interruptions = interruptions + $4, revision = revision + 1, due_at = ",
+                ready = $3 <= 0 and ($4 = 0 or ",
+        is_ready_again!(),
+        "), interruptions = interruptions + $4, revision = revision + 1, due_at = ",
         after!(concat!("($3 + $4 * ", interruption_pause!(), ")")),
         ", updated_at = ",
         now!(),
@@ -350,12 +406,13 @@ async fn give_back(
     Ok(given_back.rows_affected() == 1)
 }
 
-/// A fenced write that changed no row was not this worker's to make.
-fn written(rows: u64) -> Result<(), StoreError> {
-    match rows {
-        0 => Err(StoreError::LeaseLost),
-        _ => Ok(()),
+/// How many jobs were claimed of each lane.
+fn lanes_of(rows: &[<Db as sqlx::Database>::Row]) -> Result<HashMap<i64, i64>, sqlx::Error> {
+    let mut lanes = HashMap::new();
+    for row in rows {
+        *lanes.entry(row.try_get("lane")?).or_default() += 1;
     }
+    Ok(lanes)
 }
 
 /// Long enough not to fill the log, short enough that a mended key ring shows soon.

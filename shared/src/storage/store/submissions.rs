@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use aws_lc_rs::{digest, rand};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -6,7 +8,7 @@ use sqlx::{Row, Transaction};
 use uuid::Uuid;
 
 use super::{
-    super::{Db, begin, insert_jobs},
+    super::{Db, begin, insert_jobs, insert_jobs_at_once},
     Database, from_json, job_place, micros, read_ids, to_json, word,
 };
 use crate::{
@@ -20,9 +22,9 @@ use crate::{
     workflow::Progress,
 };
 
-/// Selects jobs with their sessions' keys, as [`Database::read_job`] reads them.
+/// Selects jobs with their sessions' keys out of two relations, as [`Database::read_job`] reads them.
 macro_rules! job_with {
-    ($output:literal) => {
+    ($output:literal, $jobs:literal, $sessions:literal) => {
         concat!(
             "select jobs.id, jobs.status, jobs.namespace, jobs.name, jobs.version,
                     sessions.session_key, jobs.progress, jobs.due_at, jobs.attempts, jobs.tags,
@@ -30,11 +32,15 @@ macro_rules! job_with {
                     jobs.deadline_at, ",
             $output,
             " as output, jobs.error, jobs.suspension, jobs.warnings, jobs.revision
-             from jobs left join sessions on sessions.id = jobs.session_id"
+             from ",
+            $jobs,
+            " as jobs left join ",
+            $sessions,
+            " as sessions on sessions.id = jobs.session_id"
         )
     };
 }
-pub(super) use job_with;
+pub(in super::super) use job_with;
 
 /// A job as its row is first written.
 pub(in super::super) struct JobRow {
@@ -57,6 +63,18 @@ pub(in super::super) struct JobRow {
     pub(in super::super) callback_events: Option<String>,
 }
 
+fn distinct(sessions: &[Uuid]) -> Vec<Uuid> {
+    sessions.iter().copied().collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// In which lane of the queue a user's jobs stand: the same in every release.
+fn lane(owner: &Principal) -> i64 {
+    let name = [owner.tenant.as_bytes(), b"\0", owner.subject.as_bytes()].concat();
+    let hash = digest::digest(&digest::SHA256, &name);
+    let (first, _) = hash.as_ref().split_first_chunk().expect("a hash has 32 bytes");
+    i64::from_be_bytes(*first)
+}
+
 /// How long an `Idempotency-Key` is remembered.
 const REPLAY_WINDOW_MICROS: i64 = 24 * 60 * 60 * 1_000_000;
 
@@ -68,30 +86,43 @@ impl Submissions for Database {
         client_id: &str,
         selector: SessionSelector<'_>,
     ) -> Result<Option<KnownSession>, StoreError> {
+        macro_rules! session_by {
+            ($key:literal) => {
+                concat!(
+                    "select sessions.id, state, assertion_hash, grants.api,
+                            grants.refresh_token is not null as renewable,
+                            (select max(expires_at) from access_tokens
+                             where access_tokens.session_id = grants.session_id
+                               and access_tokens.api = grants.api and not grants.dead)
+                                as expires_at
+                     from sessions left join grants on grants.session_id = sessions.id
+                     where tenant = $1 and subject = $2 and client_id = $3 and ",
+                    $key,
+                    " = $4 order by grants.api"
+                )
+            };
+        }
         let query = match selector {
-            SessionSelector::Key(key) => sqlx::query(
-                "select id, state, assertion_hash from sessions
-                 where tenant = $1 and subject = $2 and client_id = $3 and session_key = $4",
-            )
-            .bind(&owner.tenant)
-            .bind(&owner.subject)
-            .bind(client_id)
-            .bind(key),
-            SessionSelector::Allocated(hash) => sqlx::query(
-                "select id, state, assertion_hash from sessions
-                 where tenant = $1 and subject = $2 and client_id = $3 and allocated_for = $4",
-            )
-            .bind(&owner.tenant)
-            .bind(&owner.subject)
-            .bind(client_id)
-            .bind(hash.as_bytes()),
+            SessionSelector::Key(_) => sqlx::query(session_by!("session_key")),
+            SessionSelector::Allocated(_) => sqlx::query(session_by!("allocated_for")),
         };
-        let Some(row) = query.fetch_optional(&self.reader).await? else { return Ok(None) };
-        let id: Uuid = row.try_get("id")?;
+        let query = query.bind(&owner.tenant).bind(&owner.subject).bind(client_id);
+        let query = match selector {
+            SessionSelector::Key(key) => query.bind(key),
+            SessionSelector::Allocated(hash) => query.bind(hash.as_bytes()),
+        };
+        let rows = query.fetch_all(&self.reader).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
         let hash: Vec<u8> = row.try_get("assertion_hash")?;
+        let mut grants = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let Some(api) = row.try_get("api")? else { continue };
+            let (renewable, expires_at) = (row.try_get("renewable")?, row.try_get("expires_at")?);
+            grants.push(KnownGrant { api, renewable, expires_at });
+        }
         Ok(Some(KnownSession {
-            id,
-            grants: self.known_grants(id).await?,
+            id: row.try_get("id")?,
+            grants,
             state: word(row.try_get("state")?)?,
             assertion_hash: AssertionHash::from_bytes(&hash)
                 .ok_or_else(|| sqlx::Error::Decode("a digest has 32 bytes".into()))?,
@@ -134,37 +165,38 @@ impl Submissions for Database {
 
     async fn submit(&self, submission: &Submission<'_>) -> Result<Submitted, StoreError> {
         let Submission { owner, client, grants, idempotency, jobs } = submission;
+        let told = client.map_or_else(|| json!({}), |client| json!({ "client": client }));
+        let (lane, told) = (lane(owner), to_json(&told));
+        let known: Option<Vec<Uuid>> = grants.iter().map(Grant::known).collect();
+        let rows = |sessions: &[Uuid]| -> Vec<JobRow> {
+            jobs.iter().map(|job| self.job_row(owner, sessions, job)).collect()
+        };
+        // Nothing but jobs to be written: one statement, and one commit, on PostgreSQL.
+        if let (Some(sessions), None) = (&known, idempotency) {
+            let acting = distinct(sessions);
+            let inserted =
+                insert_jobs_at_once(&self.writer, owner, lane, &acting, &told, rows(sessions));
+            return self.read_submitted(owner, &inserted.await?);
+        }
         let mut transaction = begin(&self.writer).await?;
         let mut sessions = Vec::with_capacity(grants.len());
         for grant in grants {
-            let id = match grant {
-                Grant::Known(id) => {
-                    let active = sqlx::query(concat!(
-                        "select 1 from sessions
-                         where id = $1 and tenant = $2 and subject = $3 and state = 'active'",
-                        locked!("share")
-                    ))
-                    .bind(id)
-                    .bind(&owner.tenant)
-                    .bind(&owner.subject)
-                    .fetch_optional(&mut *transaction)
-                    .await?;
-                    if active.is_none() {
-                        return Ok(Submitted::SessionChanged);
-                    }
-                    *id
-                }
+            sessions.push(match grant {
+                Grant::Known(id) => *id,
                 Grant::New(grant) => {
                     let id = self.write_grant(&mut transaction, owner, grant).await?;
                     self.wake_suspended(&mut transaction, id).await?;
                     id
                 }
-            };
-            sessions.push(id);
+            });
         }
-        let rows = jobs.iter().map(|job| self.job_row(owner, &sessions, job)).collect();
-        let told = client.map_or_else(|| json!({}), |client| json!({ "client": client }));
-        insert_jobs(&mut transaction, owner, &to_json(&told), rows).await?;
+        let acting = distinct(&sessions);
+        let inserted =
+            insert_jobs(&mut *transaction, owner, lane, &acting, &told, rows(&sessions)).await?;
+        let submitted = self.read_submitted(owner, &inserted)?;
+        if matches!(submitted, Submitted::SessionChanged) {
+            return Ok(submitted);
+        }
         // After the jobs: they are told of what happened in their lifetime.
         for (grant, id) in grants.iter().zip(&sessions) {
             if let Grant::New(grant) = grant {
@@ -180,11 +212,8 @@ impl Submissions for Database {
                 Replay::Different | Replay::New => Submitted::KeyReused,
             });
         }
-        // Not after the commit: then the jobs are there, whether they can be read or not.
-        let ids: Vec<Uuid> = jobs.iter().map(|job| job.id).collect();
-        let jobs = self.read_jobs_by_id(&mut *transaction, owner, &ids).await?;
         transaction.commit().await?;
-        Ok(Submitted::Created(jobs))
+        Ok(submitted)
     }
 
     async fn replace_grant(&self, owner: &Principal, grant: &NewGrant) -> Result<(), StoreError> {
@@ -212,7 +241,7 @@ impl Submissions for Database {
 
     async fn job(&self, id: Uuid, owner: &Principal) -> Result<Option<Job>, StoreError> {
         let row = sqlx::query(concat!(
-            job_with!("jobs.output"),
+            job_with!("jobs.output", "jobs", "sessions"),
             " where jobs.id = $1 and jobs.tenant = $2 and jobs.subject = $3"
         ))
         .bind(id)
@@ -278,26 +307,17 @@ impl Database {
         Ok(id)
     }
 
-    async fn known_grants(&self, session_id: Uuid) -> Result<Vec<KnownGrant>, StoreError> {
-        let rows = sqlx::query(
-            "select grants.api, grants.refresh_token is not null as renewable,
-                    (select max(expires_at) from access_tokens
-                     where access_tokens.session_id = grants.session_id
-                       and access_tokens.api = grants.api and not grants.dead) as expires_at
-             from grants where grants.session_id = $1 order by grants.api",
-        )
-        .bind(session_id)
-        .fetch_all(&self.reader)
-        .await?;
-        rows.iter()
-            .map(|row| {
-                Ok(KnownGrant {
-                    api: row.try_get("api")?,
-                    renewable: row.try_get("renewable")?,
-                    expires_at: row.try_get("expires_at")?,
-                })
-            })
-            .collect()
+    /// The jobs that were inserted; none were if a session cannot be used any more.
+    fn read_submitted(
+        &self,
+        owner: &Principal,
+        rows: &[<Db as sqlx::Database>::Row],
+    ) -> Result<Submitted, StoreError> {
+        if rows.is_empty() {
+            return Ok(Submitted::SessionChanged);
+        }
+        let jobs = rows.iter().map(|row| self.read_job(owner, row));
+        Ok(Submitted::Created(jobs.collect::<Result<_, _>>()?))
     }
 
     fn job_row(&self, owner: &Principal, sessions: &[Uuid], job: &NewJob<'_>) -> JobRow {
@@ -388,7 +408,7 @@ impl Database {
         session_id: Uuid,
     ) -> Result<(), StoreError> {
         let woken = sqlx::query(concat!(
-            "update jobs set status = 'waiting', suspension = null, revision = revision + 1,
+            "update jobs set status = 'waiting', ready = true, suspension = null, revision = revision + 1,
                     due_at = ",
             now!(),
             ", updated_at = ",

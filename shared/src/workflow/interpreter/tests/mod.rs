@@ -410,6 +410,36 @@ fn an_endless_loop_ends_at_its_limit_and_lets_others_run_meanwhile() {
 }
 
 #[test]
+fn what_a_job_keeps_is_limited() {
+    let bigger = json!({ "set": { "text": "${ .text + .text }" }, "then": "wait" });
+    let again = json!({ "wait": "PT1S", "then": "a" });
+    let tasks = json!([{ "a": bigger }, { "wait": again }]);
+    let mut job = Driver::new(workflow(&tasks), json!({ "text": "0123456789" }));
+    job.limits.checkpoint_bytes = 1_000;
+    let mut turns = 0;
+    let error = loop {
+        match job.step(None) {
+            Outcome::Pending { wake: Some(wake), .. } => job.now = wake,
+            ended => break faulted(ended),
+        }
+        turns += 1;
+        assert!(serde_json::to_vec(&job.checkpoint).unwrap().len() <= 1_000);
+    };
+    assert!((3..8).contains(&turns), "{turns}");
+    assert!(error.kind.ends_with("/errors/runtime"));
+    assert_eq!(error.detail.as_deref(), Some("A job keeps at most 1000 bytes."));
+
+    // An output too.
+    let mut job = Driver::new(
+        workflow(&json!([{ "a": { "set": { "x": "${ .x + .x }" } } }])),
+        json!({ "x": "0123456789" }),
+    );
+    job.limits.checkpoint_bytes = 20;
+    let error = faulted(job.step(None));
+    assert_eq!(error.detail.as_deref(), Some("A job keeps at most 20 bytes."));
+}
+
+#[test]
 fn calls_are_limited() {
     let mut again = call_to("api/x", &json!({}));
     again["then"] = json!("a");
