@@ -11,6 +11,7 @@ PATH="$PATH:${CARGO_HOME:-${HOME:-}/.cargo}/bin"
 folder=
 postgres_bin=
 running=
+skipped=
 
 say() { printf '%s: %s\n' "$name" "$*" >&2; }
 
@@ -45,7 +46,7 @@ finish() {
   stop_cluster
   local result="passed"
   [ "$code" -eq 0 ] || result="FAILED (exit code $code)"
-  say "$result after $((SECONDS / 60)) min $((SECONDS % 60)) s"
+  say "$result after $((SECONDS / 60)) min $((SECONDS % 60)) s$skipped"
   exit "$code"
 }
 
@@ -82,22 +83,42 @@ newest_postgres() {
   done | sort -rn | sed -n '1s/^[0-9]* //p'
 }
 
-# Fails where that is not possible without asking somebody.
-install_postgres() {
-  local as_root="env" install="apt-get install -qq -y --no-install-recommends"
+# Installs a package of Debian's. Fails where that is not possible without asking somebody.
+install() {
+  local as_root="env"
   command -v apt-get >/dev/null || return 1
   if [ "$(id -u)" -ne 0 ]; then
     sudo -n true 2>/dev/null || return 1
     as_root="sudo -n env"
   fi
   as_root="$as_root DEBIAN_FRONTEND=noninteractive"
-  say "no PostgreSQL server found: installing Debian's package"
-  # In two steps, so that the server's package does not create and start a cluster that nobody uses.
+  say "installing Debian's $1"
   # shellcheck disable=SC2086
-  run $as_root apt-get update -qq &&
-    run $as_root $install postgresql-common &&
-    run $as_root pg_conftool /etc/postgresql-common/createcluster.conf set create_main_cluster off &&
-    run $as_root $install postgresql
+  run $as_root apt-get update -qq || return 1
+  if [ "$1" = postgresql ]; then
+    # In two steps, so that the server's package does not create and start a cluster that nobody uses.
+    # shellcheck disable=SC2086
+    run $as_root apt-get install -qq -y --no-install-recommends postgresql-common &&
+      run $as_root pg_conftool /etc/postgresql-common/createcluster.conf set create_main_cluster off ||
+      return 1
+  fi
+  # shellcheck disable=SC2086
+  run $as_root apt-get install -qq -y --no-install-recommends "$1"
+}
+
+# Finds or installs what some stories need: a package of Debian's, and where its file may be. Without it
+# they are passed over, which is said here and at the end.
+wants() {
+  local package=$1 file
+  shift
+  for file in "$@"; do
+    [ ! -e "$file" ] || return 0
+  done
+  if ! install "$package" >&2; then
+    say "SKIPPED: what needs $package, which is neither here nor to be installed"
+    skipped="$skipped, SKIPPED what needs $package"
+    export TEST_WITHOUT="${TEST_WITHOUT:-} $package"
+  fi
 }
 
 start_cluster() {
@@ -156,7 +177,7 @@ stop_cluster() {
 find_postgres() {
   if [ -z "${TEST_DATABASE_URL:-}" ]; then
     postgres_bin=$(newest_postgres)
-    if [ -z "$postgres_bin" ] && install_postgres; then
+    if [ -z "$postgres_bin" ] && install postgresql; then
       postgres_bin=$(newest_postgres)
     fi
     [ -n "$postgres_bin" ] || needs "no PostgreSQL server found: apt-get install postgresql," \

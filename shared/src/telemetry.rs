@@ -21,6 +21,9 @@ fn log(default: &str) {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // Otherwise it says on stderr, by a macro that panics, that stderr cannot be written: the end of
+        // whatever logs on a full disk.
+        .log_internal_errors(false)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .try_init();
 }

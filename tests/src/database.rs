@@ -4,6 +4,8 @@ use futures::TryStreamExt;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
 use uuid::Uuid;
 
+use crate::pgbouncer::PgBouncer;
+
 /// Which database a story is told on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Database {
@@ -11,14 +13,17 @@ pub enum Database {
     Sqlite,
     /// A database of the story's own on the server of `TEST_DATABASE_URL`.
     Postgres,
+    /// The same, which the processes reach through PgBouncer, in transaction mode.
+    Pooled,
 }
 
 /// A database that nobody else uses.
 #[derive(Debug)]
 pub struct TestDatabase {
     kind: Database,
-    /// As `database.url` of a configuration.
+    /// Where it is, whatever is before it.
     pub url: String,
+    pooler: Option<PgBouncer>,
 }
 
 impl TestDatabase {
@@ -26,14 +31,30 @@ impl TestDatabase {
     pub async fn create(kind: Database, folder: &Path) -> Self {
         let url = match kind {
             Database::Sqlite => format!("sqlite://{}/errand.db", folder.display()),
-            Database::Postgres => {
+            Database::Postgres | Database::Pooled => {
                 let name = format!("errand_test_{}", Uuid::now_v7().simple());
                 execute_on_server(format!("create database {name}")).await;
                 let (server, _) = server_and_database();
                 format!("{server}/{name}")
             }
         };
-        Self { kind, url }
+        let pooler = match kind {
+            Database::Sqlite | Database::Postgres => None,
+            Database::Pooled => Some(PgBouncer::start(&server_and_database().0, folder).await),
+        };
+        let kind = if pooler.is_some() { Database::Postgres } else { kind };
+        Self { kind, url, pooler }
+    }
+
+    /// `[database]` of a configuration.
+    pub(crate) fn section(&self) -> String {
+        let Some(pooler) = &self.pooler else { return format!("url = \"{}\"", self.url) };
+        let (login, _) = self.url.rsplit_once('@').expect("the URL names a user");
+        format!(
+            "url = \"{login}@{}/{}\"\nlisten = false\nprepared_statements = false",
+            pooler.address,
+            self.name()
+        )
     }
 
     /// As its server knows it; the file's path on SQLite.
@@ -50,7 +71,7 @@ impl TestDatabase {
                     SqliteConnection::connect(&self.url).await.expect("the file is a database");
                 sqlx::query_scalar(query).fetch_one(&mut connection).await
             }
-            Database::Postgres => {
+            Database::Postgres | Database::Pooled => {
                 let mut connection = connect(&self.url).await;
                 sqlx::query_scalar(query).fetch_one(&mut connection).await
             }
@@ -66,7 +87,7 @@ impl TestDatabase {
                 let mut connection = connected.expect("the file is a database");
                 sqlx::query(sqlite).execute(&mut connection).await.map(|_| ())
             }
-            Database::Postgres => {
+            Database::Postgres | Database::Pooled => {
                 sqlx::query(postgres).execute(&mut connect(&self.url).await).await.map(|_| ())
             }
         }
@@ -122,7 +143,7 @@ impl TestDatabase {
                     .filter_map(|file| Some((file.clone(), fs::read(file).ok()?)))
                     .collect()
             }
-            Database::Postgres => {
+            Database::Postgres | Database::Pooled => {
                 let mut connection = connect(&self.url).await;
                 let tables: Vec<String> = sqlx::query_scalar(
                     "select tablename from pg_tables where schemaname = 'public'",

@@ -67,9 +67,34 @@ pub async fn run_to_end(name: &str, arguments: &[&str], environment: &[(&str, &s
 impl Program {
     /// Starts a binary that writes to `log`.
     pub fn start(name: &str, arguments: &[&str], environment: &[(&str, &str)], log: &Path) -> Self {
+        Self::spawn(command(name, arguments, environment), log)
+    }
+
+    /// Starts a binary that gets an error, and no signal, where [`Program::limit_files`] is in its way.
+    pub(crate) fn start_limitable(
+        name: &str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+        log: &Path,
+    ) -> Self {
+        let program = command(name, arguments, environment);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]);
+        shell.arg(program.as_std().get_program()).args(program.as_std().get_args());
+        for (variable, value) in program.as_std().get_envs() {
+            match value {
+                Some(value) => shell.env(variable, value),
+                None => shell.env_remove(variable),
+            };
+        }
+        shell.stdin(Stdio::null()).kill_on_drop(true);
+        Self::spawn(shell, log)
+    }
+
+    fn spawn(mut command: Command, log: &Path) -> Self {
         let file = File::options().create(true).append(true).open(log);
         let file = file.expect("the log can be written");
-        let child = command(name, arguments, environment)
+        let child = command
             .stdout(file.try_clone().expect("a file has several handles"))
             .stderr(file)
             .spawn()
@@ -102,6 +127,14 @@ impl Program {
         let id = self.child.id().expect("the process has not been waited for").to_string();
         let sent = Command::new("kill").args([&format!("-{signal}"), &id]).status().await;
         assert!(sent.expect("there is a `kill`").success(), "no process {id}: {}", self.log());
+    }
+
+    /// Keeps it from writing to any file beyond so many bytes; `unlimited` ends that. Linux only.
+    pub(crate) async fn limit_files(&self, bytes: &str) {
+        let id = self.child.id().expect("the process has not been waited for").to_string();
+        let limited =
+            Command::new("prlimit").args(["--pid", &id, &format!("--fsize={bytes}:")]).status();
+        assert!(limited.await.expect("util-linux is there").success(), "{}", self.log());
     }
 
     /// SIGTERM; returns its exit code.

@@ -31,6 +31,8 @@ pub struct Settings {
     pub any_tenant: bool,
     /// Who may be told of jobs, `host:port`.
     pub webhook_host: Option<String>,
+    /// The disk may be full later on: see [`crate::TestApp::fill_disk`].
+    pub may_fill_disk: bool,
     /// Further sections of the configuration.
     pub more: String,
     /// The operator's documents; with some, clients' own ones do not run.
@@ -58,6 +60,7 @@ impl Default for Settings {
             first_credential: None,
             any_tenant: false,
             webhook_host: None,
+            may_fill_disk: false,
             more: String::new(),
             registered: Vec::new(),
             token_exchange: None,
@@ -107,7 +110,7 @@ impl Settings {
         let content = format!(
             r#"
 [database]
-url = "{database}"
+{database}
 
 [encryption]
 keys = ["{key}"]

@@ -204,12 +204,29 @@ impl TestApp {
         eventually(line, || self.workers[0].log().contains(line)).await;
     }
 
+    /// From now on no process can write to any file, as if the disk were full. Linux only.
+    pub async fn fill_disk(&self) {
+        self.limit_files("1").await;
+    }
+
+    /// There is room again.
+    pub async fn free_disk(&self) {
+        self.limit_files("unlimited").await;
+    }
+
+    async fn limit_files(&self, bytes: &str) {
+        for program in self.workers.iter().chain(&self.api) {
+            program.limit_files(bytes).await;
+        }
+    }
+
     async fn start_api_on_a_free_port(&mut self) {
         for _ in 0..PORT_TRIES {
             self.api_address = free_address();
             let description = self.simulator.description();
-            let (path, url) = (self.configuration(), &self.database.url);
-            self.settings.write(&path, description, url, self.api_address, &self.encryption_key);
+            let (path, database) = (self.configuration(), self.database.section());
+            let (address, key) = (self.api_address, &self.encryption_key);
+            self.settings.write(&path, description, &database, address, key);
             let connection = Arc::get_mut(&mut self.connection).expect("there are no users yet");
             connection.address = format!("http://{}", self.api_address);
             if self.try_to_start_api().await {
@@ -240,7 +257,11 @@ impl TestApp {
         let mut variables = vec![("RUST_LOG", self.settings.log_levels)];
         variables.extend_from_slice(environment);
         let arguments = [command, &["--config", path]].concat();
-        Program::start(name, &arguments, &variables, &log)
+        if self.settings.may_fill_disk {
+            Program::start_limitable(name, &arguments, &variables, &log)
+        } else {
+            Program::start(name, &arguments, &variables, &log)
+        }
     }
 
     /// Waits for `/readyz`. False if somebody else took the port.

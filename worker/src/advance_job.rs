@@ -60,6 +60,10 @@ const RECORD_PATIENCE: Duration = Duration::from_mins(1);
 /// Bounds of the delay between two tries to record.
 const RECORD_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
+/// Workers that a job may cost in a row without getting any further: a crash of its own making must not
+/// go on for ever, and a few that it only was beside must not end it.
+const MAX_INTERRUPTIONS: u32 = 5;
+
 /// How often an answer of the identity provider that makes no sense is asked for again.
 const DOUBTFUL_ANSWERS: u32 = 3;
 
@@ -118,6 +122,11 @@ async fn advance(
         events: Vec::new(),
         recorded: Instant::now(),
     };
+    if job.job.interruptions >= MAX_INTERRUPTIONS {
+        let error = WorkflowError::interrupted(job.job.interruptions);
+        tracing::error!("the job is given up: {MAX_INTERRUPTIONS} workers in a row ended with it");
+        return job.end(Next::Fault(error.into())).await;
+    }
     job.run().await
 }
 

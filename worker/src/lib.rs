@@ -5,7 +5,8 @@
 //! them), `recorder` (writes the records of many jobs together), `flights` (the calls of one job that
 //! are under way), `downstream` (one call), `call_slots` and `patience` (how many calls, and whose, an
 //! API wants now), `state` (what is kept of a job between two claims), `workflows` (documents, ready to
-//! run), `health` (answers of a worker process), `webhooks` (tells those who asked).
+//! run), `health` (answers of a worker process), `webhooks` (tells those who asked), `retention` (lets
+//! go of what nobody needs any more).
 
 mod advance_job;
 mod call_slots;
@@ -17,6 +18,7 @@ mod health;
 mod leases;
 mod patience;
 mod recorder;
+mod retention;
 mod retry_delay;
 mod runner;
 mod state;
@@ -26,7 +28,7 @@ mod workflows;
 use std::{num::NonZero, sync::Arc};
 
 use errand_shared::{
-    config::{Config, DownstreamApis, IdentityConfig, Limits, WorkerConfig},
+    config::{Config, DownstreamApis, IdentityConfig, Limits, RetentionConfig, WorkerConfig},
     http,
     sessions::Sessions,
     storage::SharedStore,
@@ -34,7 +36,7 @@ use errand_shared::{
     workflow::cage::SharedCages,
 };
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use uuid::Uuid;
 
 pub use self::health::{HealthError, HealthListener};
@@ -47,6 +49,7 @@ use self::{
 #[derive(Debug)]
 pub struct Worker {
     config: WorkerConfig,
+    retention: RetentionConfig,
     context: Arc<Context>,
     webhooks: Option<Arc<Webhooks>>,
 }
@@ -105,14 +108,22 @@ impl Worker {
             http: http::client(slowest.unwrap_or_default()),
             stopping,
         };
-        Self { config: config.worker.clone(), context: Arc::new(context), webhooks }
+        Self {
+            config: config.worker.clone(),
+            retention: config.retention.clone(),
+            context: Arc::new(context),
+            webhooks,
+        }
     }
 
     /// Works until `stop` is cancelled, then lets running jobs reach their next record, for
     /// `drain_seconds` at most, and gives the rest back.
     pub async fn run(self, stop: CancellationToken) {
         let telling = self.webhooks.map(|webhooks| tokio::spawn(webhooks.run(stop.clone())));
+        let sweep = retention::sweep(Arc::clone(&self.context), self.retention);
+        let sweeping = AbortOnDropHandle::new(tokio::spawn(sweep));
         runner::run(&self.config, self.context, stop).await;
+        drop(sweeping);
         // Bounded by the time that one receiver has to answer.
         if let Some(Err(error)) = futures::future::OptionFuture::from(telling).await {
             tracing::error!("the webhooks' loop panicked: {error}");

@@ -8,8 +8,8 @@ use super::{
     error::ConfigError,
     file, identity, limits, microsoft,
     node::{Node, Origin},
-    not_yet,
     report::Report,
+    retention,
     section::Section,
     spelling::Spelling,
     telemetry, webhooks, worker, workflows,
@@ -75,7 +75,7 @@ fn read(root: &Section, platform: &Platform) -> Option<Config> {
     let workflows = workflows::read(&root.section("workflows"));
     let limits = limits::read(&root.section("limits"));
     let telemetry = telemetry::read(&root.section("telemetry"));
-    not_yet::check(root);
+    let retention = retention::read(&root.section("retention"));
     root.finish();
     Some(Config {
         allow_insecure_http,
@@ -89,6 +89,7 @@ fn read(root: &Section, platform: &Platform) -> Option<Config> {
         workflows,
         limits,
         telemetry,
+        retention,
         warnings: Vec::new(),
     })
 }

@@ -20,6 +20,7 @@ mod microsoft;
 mod node;
 mod not_yet;
 mod report;
+mod retention;
 mod secret;
 mod section;
 mod spelling;
@@ -65,6 +66,8 @@ pub struct Config {
     pub limits: Limits,
     /// `[telemetry]`
     pub telemetry: TelemetryConfig,
+    /// `[retention]`
+    pub retention: RetentionConfig,
     /// What is accepted but deserves a word in the log, e.g. an unknown key inside `AzureAd`.
     pub warnings: Vec<String>,
 }
@@ -351,6 +354,18 @@ pub struct WebhooksConfig {
 pub struct TelemetryConfig {
     /// `metrics_listen`: where `/metrics` is answered instead of on `listen` of the API; default `""`.
     pub metrics_listen: Option<SocketAddr>,
+}
+
+/// How long what is done with is kept.
+#[derive(Debug, Clone)]
+pub struct RetentionConfig {
+    /// `finished_days`, default 30, at least 1: after it a finished job is deleted with everything of
+    /// it; none for -1: never. Not shorter than an `Idempotency-Key` is remembered, which leads to its
+    /// job for a day.
+    pub finished: Option<Duration>,
+    /// `session_grace_minutes`, default 60: so long after its last unfinished job has ended a session
+    /// is stopped, its tokens erased; none for -1: never.
+    pub session_grace: Option<Duration>,
 }
 
 /// Which workflows may run.

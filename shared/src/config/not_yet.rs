@@ -1,5 +1,5 @@
-//! Keys that exist in the configuration but not in this version: refused by name unless they say
-//! what happens anyway.
+//! Keys that exist in the configuration but not in this version, or not in this dialect: refused by
+//! name unless they are empty.
 
 use serde_json::Value;
 
@@ -7,14 +7,6 @@ use super::{
     node::{Content, Node},
     section::Section,
 };
-
-/// `[retention]`.
-pub(super) fn check(root: &Section) {
-    let retention = root.section("retention");
-    retention.only("finished_days", 30);
-    retention.only("session_grace_minutes", 60);
-    retention.finish();
-}
 
 impl Section<'_> {
     /// Refuses `key` unless it is absent or empty.
@@ -29,19 +21,6 @@ impl Section<'_> {
     pub(super) fn only_of_dialect(&self, key: &str, dialect: &str) {
         if self.get(key).is_some_and(|node| !is_empty(node)) {
             self.problem(key, format!("only with `dialect = \"{dialect}\"`"));
-        }
-    }
-
-    /// Refuses any number at `key` but `default`.
-    pub(super) fn only(&self, key: &str, default: i64) {
-        let Some(node) = self.get(key) else { return };
-        let number = match &node.content {
-            Content::Scalar(Value::Number(number)) => number.as_i64(),
-            Content::Scalar(Value::String(text)) => text.trim().parse().ok(),
-            _ => None,
-        };
-        if number != Some(default) {
-            self.problem(key, format!("only {default}, the default, is supported yet"));
         }
     }
 }

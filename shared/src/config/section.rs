@@ -105,6 +105,27 @@ impl<'a> Section<'a> {
         self.expect(node, value.filter(|value| range.contains(value)), &expected)
     }
 
+    /// A whole number within `range`, by default `default`; none for -1, which stands for "for ever".
+    pub(super) fn number_or_for_ever(
+        &self,
+        key: &str,
+        range: RangeInclusive<u32>,
+        default: u32,
+    ) -> Option<u32> {
+        let Some(node) = self.get(key) else { return Some(default) };
+        let value: Option<i64> = match &node.content {
+            Content::Scalar(Value::Number(number)) => number.as_i64(),
+            _ => self.untyped(node).and_then(|text| text.parse().ok()),
+        };
+        if value == Some(-1) {
+            return None;
+        }
+        let value = value.and_then(|value| u32::try_from(value).ok());
+        let expected =
+            format!("a whole number from {} to {}, or -1: for ever", range.start(), range.end());
+        self.expect(node, value.filter(|value| range.contains(value)), &expected)
+    }
+
     /// A number of seconds within `range`, fractions allowed.
     pub(super) fn seconds(&self, key: &str, range: RangeInclusive<u32>) -> Option<Duration> {
         let node = self.get(key)?;

@@ -285,6 +285,22 @@ fn sessions_are_kept_alive_after_as_many_days_as_are_said() {
     assert_eq!(keep_alive("keep_alive_days = 0"), None);
 }
 
+#[test]
+fn what_is_done_with_is_kept_for_a_while_or_for_ever() {
+    let retention = |more: &str| {
+        let retention = load_toml(&toml_with(more, ""), &[]).unwrap().retention;
+        (retention.finished, retention.session_grace)
+    };
+    let (days, minutes) = (|days: u64| Duration::from_hours(24 * days), Duration::from_mins);
+    assert_eq!(retention(""), (Some(days(30)), Some(minutes(60))));
+    let shortest = "[retention]\nfinished_days = 1\nsession_grace_minutes = 0";
+    assert_eq!(retention(shortest), (Some(days(1)), Some(minutes(0))));
+    let for_ever = "[retention]\nfinished_days = -1\nsession_grace_minutes = -1";
+    assert_eq!(retention(for_ever), (None, None));
+    let variables = [("ERRAND__RETENTION__FINISHED_DAYS", "-1")];
+    assert_eq!(load_toml(&toml_with("", ""), &variables).unwrap().retention.finished, None);
+}
+
 fn token_exchange_with(identity: &str, api: &str) -> String {
     format!(
         "encryption.keys = ['{KEY}']\n[identity]\ndialect = 'token-exchange'\n\

@@ -44,7 +44,7 @@ pub enum EventKind {
     Exchanged,
     /// A new access token with `scopes` was issued for the grant.
     Refreshed,
-    /// The user stopped the session: its tokens are erased.
+    /// The session was stopped, by its user or because nothing needed it: its tokens are erased.
     Stopped,
 }
 

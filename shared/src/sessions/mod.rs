@@ -35,8 +35,8 @@ use self::{
 };
 use crate::{
     config::{Dialect, DownstreamApi, IdentityConfig},
-    identity::{Principal, TokenEndpoint, TokenResponse},
-    storage::{NewAccessToken, SessionView, SharedStore, StoreError},
+    identity::{Principal, RefreshToken, TokenEndpoint, TokenResponse},
+    storage::{NewAccessToken, Retired, SessionView, SharedStore, StoreError, Walked},
     time::{SharedClock, Timestamp},
 };
 
@@ -105,14 +105,38 @@ impl Sessions {
         let Some(tokens) = self.store.stop_session(owner, &self.client_id, key).await? else {
             return Ok(false);
         };
-        let (sessions, owner) = (Arc::clone(self), owner.clone());
+        self.revoke(owner.clone(), tokens);
+        Ok(true)
+    }
+
+    /// Stops, among the `limit` sessions after `after`, those that nothing has needed for `grace`;
+    /// says after which to go on, and how many were stopped. Their tokens are revoked as [`Sessions::stop`]
+    /// does it.
+    pub async fn stop_idle(
+        self: &Arc<Self>,
+        grace: Duration,
+        after: Uuid,
+        limit: u32,
+    ) -> Result<Walked<usize>, StoreError> {
+        let Walked { last, found } = self.store.stop_idle(grace, after, limit).await?;
+        let stopped = found.len();
+        for Retired { owner, client_id, tokens } in found {
+            // Nobody but the client that they were issued to can revoke them.
+            if client_id == self.client_id {
+                self.revoke(owner, tokens);
+            }
+        }
+        Ok(Walked { last, found: stopped })
+    }
+
+    fn revoke(self: &Arc<Self>, owner: Principal, tokens: Vec<RefreshToken>) {
+        let sessions = Arc::clone(self);
         self.tasks.spawn(async move {
             for token in tokens {
                 // A failure is logged where it happens.
                 let _ = sessions.token_endpoint.revoke(&owner, &token).await;
             }
         });
-        Ok(true)
     }
 
     /// Waits until no refresh is under way; at the end of a process, after its jobs.

@@ -8,6 +8,7 @@ mod gates;
 mod model;
 mod own_jobs;
 mod queue;
+mod retention;
 mod rotation;
 mod state_machine;
 mod webhooks;
@@ -18,8 +19,8 @@ use serde_json::json;
 use uuid::Uuid;
 
 use self::{
-    audit::*, call_slots::*, gates::*, own_jobs::*, queue::*, rotation::*, state_machine::*,
-    webhooks::*,
+    audit::*, call_slots::*, gates::*, own_jobs::*, queue::*, retention::*, rotation::*,
+    state_machine::*, webhooks::*,
 };
 use super::*;
 use crate::{
@@ -65,6 +66,8 @@ impl TestStore {
 
     /// Its worker dies, and another comes: what does it find?
     pub(crate) async fn claim_again(&self, lease: &Lease) -> (Lease, Vec<u8>) {
+        // However often before.
+        self.execute("update jobs set interruptions = 0").await;
         self.interrupt(lease).await.unwrap();
         let claimed = self.claim_one().await;
         (claimed.lease, claimed.checkpoint.unwrap())
@@ -431,6 +434,68 @@ async fn a_released_job_runs_elsewhere_with_its_checkpoint(store: TestStore) {
     assert_eq!(next.checkpoint.as_deref(), Some(&b"state"[..]));
     store.interrupt(&next.lease).await.unwrap();
     assert_eq!(store.claim_one().await.lease.job_id, id);
+}
+
+async fn a_job_that_is_interrupted_again_comes_back_later_each_time(store: TestStore) {
+    let rows = Rows::of(&store).await;
+    let id = store.submit(&alice(), None).await;
+    for (interruptions, pause) in [0, 10, 60, 120, 0].into_iter().enumerate() {
+        let dead = store.claim(Uuid::now_v7(), 1, Duration::ZERO).await.unwrap().remove(0);
+        assert_eq!(dead.interruptions as usize, interruptions);
+        match interruptions % 2 {
+            0 => assert_eq!(store.rescue().await.unwrap(), 1),
+            _ => store.interrupt(&dead.lease).await.unwrap(),
+        }
+        let job = store.get(id, &alice()).await;
+        let paused = job.due_at.unwrap().since(job.updated_at);
+        let pause = Duration::from_secs(pause);
+        assert!(pause / 2 <= paused && paused <= pause * 3 / 2, "{interruptions}: {paused:?}");
+        rows.pass(8).await;
+        store.wake_due().await.unwrap();
+    }
+    // A graceful stop says nothing about the job.
+    let worker = Uuid::now_v7();
+    let claimed = store.claim(worker, 1, MINUTE).await.unwrap().remove(0);
+    assert_eq!(claimed.interruptions, 5);
+    assert_eq!(store.release(worker).await.unwrap(), 1);
+    let fault = record(Next::Fault(json!({"status": 500})));
+    let claimed = store.claim_one().await;
+    assert_eq!(claimed.interruptions, 5);
+    store.record_one(&claimed.lease, &fault).await.unwrap();
+    assert_eq!(store.retry(id, &alice()).await.unwrap(), Change::Made);
+    let claimed = store.claim_one().await;
+    assert_eq!(claimed.interruptions, 0);
+
+    // What ends a lease in order is progress, what goes on under it is not.
+    store.interrupt(&claimed.lease).await.unwrap();
+    let claimed = store.claim_one().await;
+    store.record_one(&claimed.lease, &record(Next::Continue)).await.unwrap();
+    store.interrupt(&claimed.lease).await.unwrap();
+    rows.pass(1).await;
+    store.wake_due().await.unwrap();
+    let claimed = store.claim_one().await;
+    assert_eq!(claimed.interruptions, 2);
+    let wait = record(Next::Wait { due_at: claimed.claimed_at });
+    store.record_one(&claimed.lease, &wait).await.unwrap();
+    assert_eq!(store.claim_one().await.interruptions, 0);
+}
+
+async fn jobs_that_were_interrupted_together_come_back_apart(store: TestStore) {
+    let mut ids = Vec::new();
+    for _ in 0..10 {
+        ids.push(store.submit(&alice(), None).await);
+    }
+    for _ in 0..2 {
+        assert_eq!(store.claim(Uuid::now_v7(), 10, Duration::ZERO).await.unwrap().len(), 10);
+        assert_eq!(store.rescue().await.unwrap(), 10);
+    }
+    let mut due_at = Vec::new();
+    for id in ids {
+        due_at.push(store.get(id, &alice()).await.due_at.unwrap());
+    }
+    due_at.sort_unstable();
+    due_at.dedup();
+    assert!(due_at.len() > 5, "{due_at:?}");
 }
 
 async fn a_waiting_job_is_claimed_when_it_is_due(store: TestStore) {
@@ -836,6 +901,8 @@ on_both! {
     a_late_worker_changes_nothing
     a_live_lease_is_not_rescued
     a_released_job_runs_elsewhere_with_its_checkpoint
+    a_job_that_is_interrupted_again_comes_back_later_each_time
+    jobs_that_were_interrupted_together_come_back_apart
     a_waiting_job_is_claimed_when_it_is_due
     a_suspended_job_goes_on_when_its_user_returns
     two_users_with_one_key_never_meet
@@ -880,6 +947,11 @@ on_both! {
     a_delivery_is_tried_by_one_at_a_time
     any_commands_come_to_what_a_small_model_says
     two_at_once_come_to_what_they_do_one_after_the_other
+    a_job_is_deleted_some_time_after_its_end
+    a_webhook_that_nobody_sends_keeps_no_job_for_ever
+    a_session_is_stopped_some_time_after_its_last_job
+    a_stopped_session_is_deleted_once_no_job_refers_to_it
+    what_comes_at_the_last_moment_finds_its_session_or_a_new_one
     a_rotation_leaves_nothing_under_a_former_key
     a_rotation_undoes_no_change
     what_no_key_opens_is_named_and_left

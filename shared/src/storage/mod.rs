@@ -3,7 +3,8 @@
 //! What can be asked of a database stands in a few traits: [`Submissions`] (what the API writes and
 //! reads), [`Queue`] (what a worker claims and records), [`Grants`] (the tokens of a session),
 //! [`Gates`] (token requests that are held), [`CallSlots`] (calls at once), [`Audit`] (what happened to
-//! a job), [`Webhooks`] (whom to tell of it) and [`Rotation`] (keys).
+//! a job), [`Webhooks`] (whom to tell of it), [`Retention`] (what is kept no longer) and [`Rotation`]
+//! (keys).
 //! `store/` implements them once, in SQL that both databases speak; `postgres/` and `sqlite/` each
 //! compile it with the little that differs. `conformance` is what either must do.
 //!
@@ -21,6 +22,7 @@ mod own_jobs;
 mod own_sessions;
 mod postgres;
 mod queue;
+mod retention;
 mod rotation;
 mod sqlite;
 mod submissions;
@@ -43,6 +45,7 @@ pub use self::{
     own_jobs::{Change, JobFilter, OwnJobs, Page, TenantJob, TenantJobs},
     own_sessions::{OwnSessions, SessionView},
     queue::{Backlog, ClaimedJob, ClaimedSession, Lease, Next, Queue, Record, Renewed},
+    retention::{Retention, Retired, Walked},
     rotation::{Opened, Rotation},
     submissions::{
         Grant, IdempotencyKey, KnownGrant, KnownSession, NewGrant, NewJob, NewTokens, Replay,
@@ -65,6 +68,7 @@ pub trait Store:
     + Audit
     + Webhooks
     + OwnSessions
+    + Retention
     + Rotation
 {
     /// Answers if the database does.

@@ -43,7 +43,8 @@ pub trait Queue: fmt::Debug + Send + Sync {
     /// Returns the leases that `worker` holds: what is none of them any more was taken away.
     async fn held(&self, worker: Uuid) -> Result<Vec<Renewed>, StoreError>;
 
-    /// Gives back the jobs of workers whose leases ran out; returns how many.
+    /// Gives back the jobs of workers whose leases ran out, and counts the interruption; returns how
+    /// many. One that was interrupted before is due after a pause, which grows.
     async fn rescue(&self) -> Result<u64, StoreError>;
 
     /// Gives back everything that `worker` still holds; returns how many.
@@ -52,7 +53,7 @@ pub trait Queue: fmt::Debug + Send + Sync {
     /// How much there is to do; looks at [`Backlog::MOST`] rows of a kind at most.
     async fn backlog(&self) -> Result<Backlog, StoreError>;
 
-    /// Gives back one job whose worker task ended without a record, and counts the interruption.
+    /// Gives back one job whose worker task ended without a record, as [`Queue::rescue`] does.
     async fn interrupt(&self, lease: &Lease) -> Result<(), StoreError>;
 
     /// Gives back one job as it is, to be looked at again after `length`: only an operator can help.
@@ -118,7 +119,8 @@ pub struct ClaimedJob {
     pub created_at: Timestamp,
     /// After this it is faulted.
     pub deadline_at: Timestamp,
-    /// How often a worker died with it in hand.
+    /// How often in a row a worker died with it in hand: since it was last put off or suspended by a
+    /// record, or its user let it go on after a fault.
     pub interruptions: u32,
     /// W3C Trace Context of its submission.
     pub traceparent: String,

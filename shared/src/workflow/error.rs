@@ -84,6 +84,15 @@ impl WorkflowError {
         Self::new("runtime", 500, "Runtime error", detail)
     }
 
+    /// Its workers were lost so many times in a row, and the job got no further.
+    pub fn interrupted(times: u32) -> Self {
+        let detail = format!(
+            "{times} times in a row the worker that ran the job was lost, and the job got no further. \
+             It is not run again by itself; `retry` lets it go on from its last record."
+        );
+        Self::new("runtime", 500, "Interrupted too often", detail)
+    }
+
     /// The workflow no longer fits the configuration.
     pub fn configuration(detail: impl Into<String>) -> Self {
         Self::new("configuration", 400, "Configuration error", detail)

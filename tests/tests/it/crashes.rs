@@ -37,7 +37,7 @@ async fn a_job_whose_worker_dies_while_it_waits_goes_on_elsewhere(database: Data
     app.finish().await;
 }
 
-async fn a_job_whose_worker_dies_in_a_call_goes_on_with_that_call(database: Database) {
+pub(crate) async fn a_job_whose_worker_dies_in_a_call_goes_on_with_that_call(database: Database) {
     let mut app = TestApp::start_with(database, with_short_leases()).await;
     app.simulator.script_call_answer("GET", "/partner/api/second", slow_answer());
     let alice = app.user("alice");

@@ -51,7 +51,7 @@ async fn a_submission_sent_twice_is_one_job(database: Database) {
     app.finish().await;
 }
 
-async fn submissions_with_one_key_that_arrive_together_are_one_job(database: Database) {
+pub(crate) async fn submissions_with_one_key_that_arrive_together_are_one_job(database: Database) {
     let app = TestApp::start(database).await;
     let alice = app.user("alice");
     let submission = json!({ "definition": workflows::process_data(1) });

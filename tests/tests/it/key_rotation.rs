@@ -119,13 +119,15 @@ async fn fill(app: &TestApp, jobs: usize) {
     writers.join_all().await;
 }
 
-async fn a_rotation_that_is_killed_is_brought_to_its_end_by_the_next(database: Database) {
+pub(crate) async fn a_rotation_that_is_killed_is_brought_to_its_end_by_the_next(
+    database: Database,
+) {
     let installation = Installation::of(database, JOBS).await;
     let Installation { app, new_key, .. } = &installation;
     // After two bytes an envelope has the id of its key.
     let rotated = match database {
         Database::Sqlite => "jobs where substr(definition, 3, 3) = x'6e6577'",
-        Database::Postgres => "jobs where substr(definition, 3, 3) = 'new'",
+        Database::Postgres | Database::Pooled => "jobs where substr(definition, 3, 3) = 'new'",
     };
     let rotation = installation.start_rotation(&installation.both_keys());
     while app.database.count(rotated).await == 0 {

@@ -14,8 +14,13 @@ const CLIENTS: usize = 16;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_workers_share_a_thousand_jobs_and_each_call_is_made_once() {
+    share_a_thousand_jobs(Database::Postgres).await;
+}
+
+#[expect(clippy::print_stderr, reason = "a figure for whoever runs it by itself")]
+pub(crate) async fn share_a_thousand_jobs(database: Database) {
     let settings = Settings { workers: 0, ..Settings::default() };
-    let mut app = TestApp::start_with(Database::Postgres, settings).await;
+    let mut app = TestApp::start_with(database, settings).await;
     // The same API by two names, so that its log says which worker called.
     let downstream = app.simulator.description().downstream.clone();
     let by_number = downstream.replace("localhost", "127.0.0.1");
@@ -73,9 +78,13 @@ async fn submit_all(user: &User) -> Vec<Value> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_workers_refresh_one_session_and_present_no_token_twice() {
+    refresh_one_session(Database::Postgres).await;
+}
+
+pub(crate) async fn refresh_one_session(database: Database) {
     let mut settings = Settings::with_access_tokens_of(Duration::from_secs(2));
     settings.workers = 2;
-    let app = TestApp::start_with(Database::Postgres, settings).await;
+    let app = TestApp::start_with(database, settings).await;
     let alice = app.user("alice");
     let mut jobs = Vec::new();
     for _ in 0..60 {

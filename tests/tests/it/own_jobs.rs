@@ -99,7 +99,7 @@ async fn jobs_are_found_by_status_session_and_tag(database: Database) {
     app.finish().await;
 }
 
-async fn a_cancelled_job_stops_its_call_and_starts_no_other(database: Database) {
+pub(crate) async fn a_cancelled_job_stops_its_call_and_starts_no_other(database: Database) {
     let mut app =
         TestApp::start_with(database, Settings { workers: 0, ..Settings::default() }).await;
     app.start_worker_with(&[("ERRAND__WORKER__CONCURRENCY", "1")]).await;
@@ -179,7 +179,7 @@ async fn a_faulted_job_can_be_tried_again(database: Database) {
     app.finish().await;
 }
 
-async fn a_batch_is_submitted_as_one(database: Database) {
+pub(crate) async fn a_batch_is_submitted_as_one(database: Database) {
     let app = TestApp::start(database).await;
     let (alice, bob) = (app.user("alice"), app.user("bob"));
     let job = |key: &str| json!({ "definition": workflows::process_data(1), "session_key": key });
@@ -230,7 +230,7 @@ async fn a_batch_is_submitted_as_one(database: Database) {
     app.finish().await;
 }
 
-async fn priorities_order_ones_own_jobs(database: Database) {
+pub(crate) async fn priorities_order_ones_own_jobs(database: Database) {
     let mut app =
         TestApp::start_with(database, Settings { workers: 0, ..Settings::default() }).await;
     let (alice, bob) = (app.user("alice"), app.user("bob"));

@@ -74,7 +74,7 @@ impl Race {
         // SQLite is one machine's, and most have one process on it.
         let (workers, concurrency) = match self.database {
             Database::Sqlite => (1, "50"),
-            Database::Postgres => (4, "13"),
+            Database::Postgres | Database::Pooled => (4, "13"),
         };
         for _ in 0..workers {
             self.app.start_worker_with(&[("ERRAND__WORKER__CONCURRENCY", concurrency)]).await;
@@ -84,7 +84,7 @@ impl Race {
     async fn kill_workers(&mut self) -> usize {
         let workers = match self.database {
             Database::Sqlite => 1,
-            Database::Postgres => 4,
+            Database::Postgres | Database::Pooled => 4,
         };
         for _ in 0..workers {
             self.app.kill_worker().await;

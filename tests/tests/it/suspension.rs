@@ -44,7 +44,7 @@ async fn suspended(app: &TestApp, user: &User, job: &Value, refusal: HttpAnswer)
     suspended
 }
 
-async fn a_job_whose_grant_does_not_do_waits_for_its_user(database: Database) {
+pub(crate) async fn a_job_whose_grant_does_not_do_waits_for_its_user(database: Database) {
     let app = TestApp::start_with(database, settings()).await;
     for (code, reason) in
         [(65001, "consent_required"), (50076, "interaction_required"), (50173, "session_revoked")]
@@ -74,7 +74,7 @@ async fn a_job_whose_grant_does_not_do_waits_for_its_user(database: Database) {
     app.finish().await;
 }
 
-async fn a_resume_wakes_every_suspended_job_of_the_session(database: Database) {
+pub(crate) async fn a_resume_wakes_every_suspended_job_of_the_session(database: Database) {
     let app = TestApp::start_with(database, settings()).await;
     let alice = app.user("alice");
     let first = alice.submit(&workflows::process_data(2)).await;

@@ -12,14 +12,14 @@ on_both_databases! {
     without_refresh_tokens_a_job_goes_on_once_its_user_is_back
 }
 
-fn settings(refresh: &'static str, access_token_seconds: u64) -> Settings {
+pub(crate) fn settings(refresh: &'static str, access_token_seconds: u64) -> Settings {
     let token_exchange = Some(refresh);
     let lifetime = Duration::from_secs(access_token_seconds);
     Settings { token_exchange, ..Settings::with_access_tokens_of(lifetime) }
 }
 
 /// With a fresh token that allows both APIs.
-fn alice(app: &TestApp) -> User {
+pub(crate) fn alice(app: &TestApp) -> User {
     let mut claims = app.simulator.realm_user_claims("alice");
     claims["scope"] = "Jobs.ReadWrite Ledger.Use".into();
     let mut header = app.simulator.token_header();

@@ -28,7 +28,7 @@ async fn hook(State(received): State<Received>, headers: HeaderMap, body: String
     if received.len() == 1 { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::NO_CONTENT }
 }
 
-async fn a_submitter_is_told_of_what_it_asked_for(database: Database) {
+pub(crate) async fn a_submitter_is_told_of_what_it_asked_for(database: Database) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let host = listener.local_addr().unwrap().to_string();
     let received = Received::default();

@@ -74,9 +74,19 @@ const TOML_PROBLEMS: &[(&str, &str, &str)] = &[
         "[webhooks] secret: expected `whsec_` and the Base64 of 24 to 64 random bytes",
     ),
     (
-        "retention.finished_days = 1",
+        "retention.finished_days = 0",
         "",
-        "[retention] finished_days: only 30, the default, is supported yet",
+        "[retention] finished_days: expected a whole number from 1 to 36500, or -1: for ever",
+    ),
+    (
+        "retention.session_grace_minutes = -2",
+        "",
+        "[retention] session_grace_minutes: expected a whole number from 0 to 5256000, or -1: for ever",
+    ),
+    (
+        "retention.session_grace_minutes = 'canary-3f1c'",
+        "",
+        "[retention] session_grace_minutes: expected a whole number from 0 to 5256000, or -1: for ever",
     ),
     (
         "telemetry.otlp_endpoint = 'x'",

@@ -58,6 +58,8 @@ pub(super) async fn what_a_late_worker_does_is_not_told(store: TestStore) {
 
     let claimed = store.claim_one().await;
     store.interrupt(&claimed.lease).await.unwrap();
+    Rows::of(&store).await.pass(1).await;
+    store.wake_due().await.unwrap();
     let claimed = store.claim_one().await;
     let done = record(Next::Complete(json!(1)));
     store.record_one(&claimed.lease, &done).await.unwrap();

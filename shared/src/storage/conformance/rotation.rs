@@ -103,6 +103,33 @@ pub(super) async fn a_rotation_undoes_no_change(store: TestStore) {
     }
 }
 
+/// On PostgreSQL, where several write at once: a rotation that waited for one row while it holds others
+/// could wait for somebody who waits for it.
+#[tokio::test]
+async fn a_rotation_holds_rows_and_waits_for_none() {
+    let store = TestStore::postgres().await;
+    let first = store.submit(&alice(), None).await;
+    for _ in 0..19 {
+        store.submit(&alice(), None).await;
+    }
+    let store = store.under(&["b", "a"]).await;
+    let pool = sqlx::PgPool::connect(store.database.url.expose_secret()).await.unwrap();
+    let mut other = pool.begin().await.unwrap();
+    let hold = "update jobs set attempts = attempts where id = $1";
+    sqlx::query(hold).bind(first).execute(&mut *other).await.unwrap();
+    let hold_all = async {
+        // After two bytes an envelope has the id of its key.
+        let rotated = "select count(*) from jobs where substr(definition, 3, 1) = 'b'";
+        while sqlx::query_scalar::<_, i64>(rotated).fetch_one(&pool).await.unwrap() < 19 {
+            tokio::task::yield_now().await;
+        }
+        sqlx::query("update jobs set attempts = attempts").execute(&mut *other).await.unwrap();
+        other.commit().await.unwrap();
+    };
+    let (rotated, ()) = futures::future::join(store.rotate(), hold_all).await;
+    assert_eq!(rotated.unwrap().values, 40);
+}
+
 pub(super) async fn what_no_key_opens_is_named_and_left(store: TestStore) {
     let hidden = store.submit(&alice(), None).await;
     let store = store.under(&["b"]).await;

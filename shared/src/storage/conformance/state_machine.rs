@@ -192,6 +192,7 @@ impl<'a> Walk<'a> {
     /// Does one thing.
     async fn step(&mut self, command: &Command) -> Result<(), String> {
         let Some(operation) = self.resolve(command) else { return Ok(()) };
+        self.forget_interruptions().await;
         let outcome = self.execute(&operation).await?;
         self.explain(&[(&operation, &outcome)]).await
     }
@@ -201,6 +202,7 @@ impl<'a> Walk<'a> {
     async fn step_both(&mut self, commands: [&Command; 2], head_start: u64) -> Result<(), String> {
         let (first, second) = (self.resolve(commands[0]), self.resolve(commands[1]));
         let (Some(first), Some(second)) = (first, second) else { return Ok(()) };
+        self.forget_interruptions().await;
         let (walk, head_start) = (&*self, Duration::from_micros(head_start));
         let later = async {
             tokio::time::sleep(head_start).await;
@@ -209,6 +211,11 @@ impl<'a> Walk<'a> {
         let (first_outcome, second_outcome) = futures::join!(walk.execute(&first), later);
         let done = [(&first, &first_outcome?), (&second, &second_outcome?)];
         self.explain(&done).await.map_err(|why| format!("{why}\nafter {done:#?}"))
+    }
+
+    /// The model has every interrupted job due at once, as it is the first time.
+    async fn forget_interruptions(&self) {
+        self.rows.execute("update jobs set interruptions = 0 where interruptions > 0").await;
     }
 
     /// The command with what there is by now; none if there is nothing of the kind.
@@ -529,13 +536,13 @@ fn length(minutes: i64) -> Duration {
 }
 
 /// The rows themselves, for what no operation of a store does.
-enum Rows {
+pub(super) enum Rows {
     Sqlite(sqlx::SqlitePool),
     Postgres(sqlx::PgPool),
 }
 
 impl Rows {
-    async fn of(store: &TestStore) -> Self {
+    pub(super) async fn of(store: &TestStore) -> Self {
         let url = store.database.url.expose_secret();
         if url.starts_with("sqlite:") {
             Self::Sqlite(sqlx::SqlitePool::connect(url).await.unwrap())
@@ -544,7 +551,7 @@ impl Rows {
         }
     }
 
-    async fn execute(&self, statement: &str) {
+    pub(super) async fn execute(&self, statement: &str) {
         let query = sqlx::AssertSqlSafe(statement.to_owned());
         match self {
             Self::Sqlite(pool) => {
@@ -556,8 +563,8 @@ impl Rows {
         }
     }
 
-    /// Time passes for leases, timers and deadlines.
-    async fn pass(&self, minutes: i64) {
+    /// Time passes for leases, timers, deadlines, and for what has come to its end.
+    pub(super) async fn pass(&self, minutes: i64) {
         let length = match self {
             Self::Sqlite(_) => format!("{}", minutes * 60_000_000),
             Self::Postgres(_) => format!("interval '{minutes} minutes'"),
@@ -565,8 +572,10 @@ impl Rows {
         for (table, columns) in [
             (
                 "jobs",
-                ["lease_until", "due_at", "deadline_at", "created_at", "retried_at"].as_slice(),
+                ["lease_until", "due_at", "deadline_at", "created_at", "retried_at", "finished_at"]
+                    .as_slice(),
             ),
+            ("sessions", &["refreshed_at"]),
             ("grants", &["refresh_until"]),
         ] {
             let changes: Vec<_> =

@@ -8,8 +8,14 @@ macro_rules! now {
 }
 /// That many microseconds from now.
 macro_rules! after {
-    ($micros:literal) => {
+    ($micros:expr) => {
         concat!("(now() + ", $micros, "::bigint * interval '1 microsecond')")
+    };
+}
+/// A number from 0 to 1, another one for each row.
+macro_rules! chance {
+    () => {
+        "random()"
     };
 }
 /// Is one of the ids.
@@ -24,13 +30,15 @@ macro_rules! contains {
         concat!("position(", $bytes, " in ", $column, ") > 0")
     };
 }
-/// Keeps others from changing (`share`) or also locking (`update`) the selected rows until the commit.
+/// Keeps others from changing (`share`) or also locking (`update`) the selected rows until the commit;
+/// `update skip locked` selects only those that nobody else keeps so.
 macro_rules! locked {
     ($strength:literal) => {
         concat!(" for ", $strength)
     };
 }
 
+mod connections;
 #[path = "../store/mod.rs"]
 mod store;
 #[cfg(test)]
@@ -41,7 +49,7 @@ use std::{str::FromStr, sync::Arc, time::Duration};
 use chrono::{DateTime, Utc};
 use secrecy::ExposeSecret;
 use sqlx::{
-    Connection, Decode, Encode, PgConnection, Pool, Postgres, Row, Transaction, Type,
+    Connection, Decode, Encode, PgConnection, PgExecutor, Pool, Postgres, Row, Transaction, Type,
     encode::IsNull,
     error::BoxDynError,
     migrate::Migrator,
@@ -53,7 +61,10 @@ use sqlx::{
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use self::store::{JobRow, RecordRow};
+use self::{
+    connections::Connections,
+    store::{JobRow, RecordRow},
+};
 use super::{
     SchemaState, SharedStore, StoreError, announcements, announcements::Announcements,
     cipher::Cipher,
@@ -143,6 +154,9 @@ const RECORD: &str = "with record as (
             checkpoint = record.checkpoint, progress = record.progress,
             attempts = record.attempts, throttles = record.throttles, output = record.output,
             error = record.error, suspension = record.suspension,
+            -- It got somewhere: what interrupts it from now on is counted anew.
+            interruptions = case when record.status in ('waiting', 'suspended') then 0
+                                 else interruptions end,
             revision = revision + record.told, updated_at = now()
         from record
         -- Leased, and so `running`: with that word the planner might walk the index of all that run.
@@ -213,6 +227,9 @@ const CONNECTIONS: u32 = 16;
 /// And beside them, for leases: who keeps one never waits behind those who work under it.
 const KEEPING: u32 = 2;
 
+/// Who brings the schema up to date holds this advisory lock: "errand", in bytes.
+const MIGRATION_LOCK: i64 = 0x6572_7261_6e64;
+
 /// How long nothing may be heard before the connection is tried.
 const LISTEN_FOR: Duration = Duration::from_secs(10);
 
@@ -222,26 +239,26 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// The channel of `LISTEN`.
 const CHANNEL: &str = "errand_jobs";
 
-async fn begin(pool: &Pool<Db>) -> Result<Transaction<'static, Db>, sqlx::Error> {
+async fn begin(pool: &Connections) -> Result<Transaction<'static, Db>, sqlx::Error> {
     pool.begin().await
 }
 
 /// Inserts jobs in a transaction of their own.
 async fn insert_jobs_at_once(
-    pool: &Pool<Db>,
+    pool: &Connections,
     owner: &Principal,
     lane: i64,
     acting: &[Uuid],
     told: &str,
     rows: Vec<JobRow>,
 ) -> Result<Vec<PgRow>, sqlx::Error> {
-    insert_jobs(&mut *pool.acquire().await?, owner, lane, acting, told, rows).await
+    insert_jobs(pool, owner, lane, acting, told, rows).await
 }
 
 /// Inserts jobs, whatever their number, each with its first event, which has the data `told`, and its
 /// tags, in one round trip, and returns them; none if one of the sessions `acting` cannot be used.
-async fn insert_jobs(
-    connection: &mut PgConnection,
+async fn insert_jobs<'c>(
+    connection: impl PgExecutor<'c>,
     owner: &Principal,
     lane: i64,
     acting: &[Uuid],
@@ -285,7 +302,7 @@ async fn insert_jobs(
 /// Claims jobs that are ready, each with an event if it never ran before; returns them, and how many each
 /// lane was asked for.
 async fn claim_ready(
-    pool: &Pool<Db>,
+    pool: &Connections,
     worker: Uuid,
     limit: i64,
     lease_micros: i64,
@@ -298,18 +315,21 @@ async fn claim_ready(
 }
 
 /// Makes up to `limit` jobs ready whose time has come; returns whether some are, and when the next is.
-async fn wake_due(pool: &Pool<Db>, limit: i64) -> Result<PgRow, sqlx::Error> {
+async fn wake_due(pool: &Connections, limit: i64) -> Result<PgRow, sqlx::Error> {
     sqlx::query(WAKE_DUE).bind(limit).fetch_one(pool).await
 }
 
 /// Writes records, in a transaction of their own; returns the jobs whose leases held.
-async fn record_at_once(pool: &Pool<Db>, rows: Vec<RecordRow>) -> Result<Vec<PgRow>, sqlx::Error> {
-    record(&mut *pool.acquire().await?, rows).await
+async fn record_at_once(
+    pool: &Connections,
+    rows: Vec<RecordRow>,
+) -> Result<Vec<PgRow>, sqlx::Error> {
+    record(pool, rows).await
 }
 
 /// Writes records; returns the jobs whose leases held.
-async fn record(
-    connection: &mut PgConnection,
+async fn record<'c>(
+    connection: impl PgExecutor<'c>,
     rows: Vec<RecordRow>,
 ) -> Result<Vec<PgRow>, sqlx::Error> {
     /// A column of all rows.
@@ -350,11 +370,11 @@ pub(super) async fn open(
 ) -> Result<SharedStore, StoreError> {
     let pool = connect(config, CONNECTIONS).await?;
     let keeper = connect(config, KEEPING).await?;
-    migrations().run(&pool).await.map_err(StoreError::Migration)?;
+    migrate(&pool).await?;
     let announcements = Announcements::default();
     if config.listen {
         tokio::spawn(send(pool.clone(), announcements.clone()));
-        tokio::spawn(receive(pool.clone(), announcements.clone()));
+        tokio::spawn(receive(pool.pool().clone(), announcements.clone()));
     }
     let (writer, reader) = (pool.clone(), pool);
     // Workers that start together do not stand in one another's way.
@@ -375,31 +395,48 @@ pub(super) async fn inspect(
     Ok((schema, Arc::new(store)))
 }
 
+/// In one transaction, under a lock that ends with it: a pooler may give the next one to another
+/// connection of the server, and a lock that is kept beyond it could never be given up.
+async fn migrate(pool: &Connections) -> Result<(), StoreError> {
+    let mut transaction = begin(pool).await?;
+    sqlx::query("select pg_advisory_xact_lock($1)")
+        .bind(MIGRATION_LOCK)
+        .execute(&mut *transaction)
+        .await?;
+    migrations().run(&mut *transaction).await.map_err(StoreError::Migration)?;
+    transaction.commit().await?;
+    Ok(())
+}
+
 fn migrations() -> Migrator {
     let mut migrations = sqlx::migrate!("../migrations/postgres");
     // A newer release may have migrated the database already; the schema it leaves suits us.
     migrations.set_ignore_missing(true);
+    migrations.set_locking(false);
     migrations
 }
 
-async fn connect(config: &DatabaseConfig, most: u32) -> Result<Pool<Db>, sqlx::Error> {
-    let mut options =
-        PgConnectOptions::from_str(config.url.expose_secret())?.application_name("errand");
+async fn connect(config: &DatabaseConfig, most: u32) -> Result<Connections, sqlx::Error> {
+    let mut options = PgConnectOptions::from_str(config.url.expose_secret())?
+        .application_name("errand")
+        // No number of ours has a fraction, and PgBouncer refuses a setting that it does not know.
+        .extra_float_digits(None);
     if !config.prepared_statements {
         options = options.statement_cache_capacity(0);
     }
     // A pool only says that it timed out; a connection says why there is none.
     PgConnection::connect_with(&options).await?.close().await?;
-    PgPoolOptions::new()
+    let pool = PgPoolOptions::new()
         .max_connections(most)
         .acquire_timeout(Duration::from_secs(5))
         .connect_with(options)
-        .await
+        .await?;
+    Ok(Connections::new(pool, config.prepared_statements))
 }
 
 /// Passes this process's announcements on, outside the transactions they are about: a NOTIFY in
 /// each of them would make their commits wait for one another.
-async fn send(pool: Pool<Db>, announcements: Announcements) {
+async fn send(pool: Connections, announcements: Announcements) {
     loop {
         announcements.gathered().await;
         if let Err(error) =

@@ -8,8 +8,14 @@ macro_rules! now {
 }
 /// That many microseconds from now.
 macro_rules! after {
-    ($micros:literal) => {
+    ($micros:expr) => {
         concat!("(", now!(), " + ", $micros, ")")
+    };
+}
+/// A number from 0 to 1, another one for each row.
+macro_rules! chance {
+    () => {
+        "(abs(random() % 1000) / 999.0)"
     };
 }
 /// Is one of the ids.
@@ -54,6 +60,7 @@ use super::{SchemaState, SharedStore, StoreError, announcements, cipher::Cipher}
 use crate::{config::DatabaseConfig, identity::Principal, time::Timestamp};
 
 type Db = Sqlite;
+type Connections = Pool<Sqlite>;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
 
@@ -129,7 +136,10 @@ const RECORD: &str = concat!(
     now!(),
     " end,
             checkpoint = $5, progress = $6, attempts = $7, throttles = $8, output = $9, error = $10,
-            suspension = $11, revision = revision + $12, updated_at = ",
+            suspension = $11,
+            -- It got somewhere: what interrupts it from now on is counted anew.
+            interruptions = case when $3 in ('waiting', 'suspended') then 0 else interruptions end,
+            revision = revision + $12, updated_at = ",
     now!(),
     " where id = $1 and lease_id = $2 and status = 'running' returning id"
 );
@@ -178,7 +188,14 @@ const INSERT: &str = concat!(
 /// A deferred transaction that reads and then writes fails at once when another writes meanwhile,
 /// whatever the busy timeout.
 async fn begin(pool: &Pool<Db>) -> Result<Transaction<'static, Db>, sqlx::Error> {
-    pool.begin_with("begin immediate").await
+    let begun = pool.begin_with("begin immediate").await;
+    // Where it cannot write, on a full disk, SQLite ends a transaction by itself, and sqlx still counts
+    // it: this connection begins no other.
+    if matches!(begun, Err(sqlx::Error::InvalidSavePointStatement)) {
+        pool.acquire().await?.close().await?;
+        return pool.begin_with("begin immediate").await;
+    }
+    begun
 }
 
 /// Inserts jobs in a transaction of their own.

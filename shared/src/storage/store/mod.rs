@@ -1,9 +1,10 @@
 //! The store, in SQL that both databases speak.
 //!
 //! This file is compiled twice, as a module of `postgres` and of `sqlite`. What differs comes from
-//! there: the type `Db`, `begin`, `ids`, `insert_jobs`, `insert_jobs_at_once`, `claim_ready`, `wake_due`, `record`, `record_at_once`, and the macros
-//! `now!` (the database's clock), `after!` (that many microseconds from now), `among!` (is one of
-//! the ids), `contains!` (has these bytes in it) and `locked!` (lock the selected rows).
+//! there: the types `Db` and `Connections`, `begin`, `ids`, `insert_jobs`, `insert_jobs_at_once`,
+//! `claim_ready`, `wake_due`, `record`, `record_at_once`, and the macros `now!` (the database's clock),
+//! `after!` (that many microseconds from now), `chance!` (a random number), `among!` (is one of the
+//! ids), `contains!` (has these bytes in it) and `locked!` (lock the selected rows).
 
 mod audit;
 mod call_slots;
@@ -12,6 +13,7 @@ mod grants;
 mod own_jobs;
 mod own_sessions;
 mod queue;
+mod retention;
 mod rotation;
 mod schema;
 mod submissions;
@@ -26,10 +28,10 @@ pub(super) use self::{
 use std::sync::atomic::AtomicI64;
 
 use async_trait::async_trait;
-use sqlx::{Pool, Row};
+use sqlx::Row;
 use uuid::Uuid;
 
-use super::{Db, announcements::Announcements};
+use super::{Connections, Db, announcements::Announcements};
 use crate::{
     identity::Principal,
     storage::{
@@ -42,11 +44,11 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Database {
     /// For what changes rows.
-    pub(super) writer: Pool<Db>,
+    pub(super) writer: Connections,
     /// For what only looks.
-    pub(super) reader: Pool<Db>,
+    pub(super) reader: Connections,
     /// For what keeps leases and gives them back.
-    pub(super) keeper: Pool<Db>,
+    pub(super) keeper: Connections,
     pub(super) cipher: Cipher,
     pub(super) announcements: Announcements,
     /// The lane that this process served last.

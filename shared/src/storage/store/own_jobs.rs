@@ -133,10 +133,23 @@ impl OwnJobs for Database {
 
     async fn retry(&self, id: Uuid, owner: &Principal) -> Result<Change, StoreError> {
         let mut transaction = begin(&self.writer).await?;
+        // The session's row first, so that it is not stopped for having no unfinished jobs.
+        sqlx::query(concat!(
+            "select 1 from sessions
+             where id = (select session_id from jobs
+                         where id = $1 and tenant = $2 and subject = $3)",
+            locked!("share")
+        ))
+        .bind(id)
+        .bind(&owner.tenant)
+        .bind(&owner.subject)
+        .fetch_optional(&mut *transaction)
+        .await?;
         // Without a checkpoint (an earlier version kept none) it would begin anew, and call twice.
         let retried = sqlx::query(concat!(
-            "update jobs set status = 'waiting', ready = true, finished_at = null, error = null, attempts = 0,
-                    throttles = 0, revision = revision + 1, due_at = ",
+            "update jobs set status = 'waiting', ready = true, finished_at = null, error = null,
+                    attempts = 0, throttles = 0, interruptions = 0, revision = revision + 1,
+                    due_at = ",
             now!(),
             ", deadline_at = ",
             now!(),

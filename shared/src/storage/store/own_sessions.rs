@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use serde_json::json;
-use sqlx::Row;
+use sqlx::{Row, Transaction};
 use uuid::Uuid;
 
 use super::{
@@ -87,12 +87,42 @@ impl OwnSessions for Database {
         .await?;
         let Some(stopped) = stopped else { return Ok(None) };
         let id: Uuid = stopped.try_get("id")?;
+        let tokens = self.erase_tokens(&mut transaction, id, owner).await?;
+        // Running ones too: with the lease goes the right to record, and so to send, another call.
+        let suspended = sqlx::query(concat!(
+            "update jobs set status = 'suspended', ready = false, suspension = null,
+                    lease_until = null,
+                    worker_id = null, due_at = deadline_at, revision = revision + 1, updated_at = ",
+            now!(),
+            " where session_id = $1 and status in ('pending', 'running', 'waiting') returning id"
+        ))
+        .bind(id)
+        .fetch_all(&mut *transaction)
+        .await?;
+        let data = json!({ "suspension": { "reason": SuspensionReason::SessionRevoked } });
+        let jobs = read_ids(&suspended)?;
+        self.tell(&mut transaction, &jobs, EventKind::Suspended, &data).await?;
+        self.tell_of_session(&mut transaction, id, EventKind::Stopped, "").await?;
+        transaction.commit().await?;
+        Ok(Some(tokens))
+    }
+}
+
+impl Database {
+    /// Erases what a session, whose row is locked, could get tokens with and what it got; returns its
+    /// refresh tokens.
+    pub(super) async fn erase_tokens(
+        &self,
+        transaction: &mut Transaction<'_, Db>,
+        id: Uuid,
+        owner: &Principal,
+    ) -> Result<Vec<RefreshToken>, StoreError> {
         let rows = sqlx::query(
             "select api, refresh_token from grants
              where session_id = $1 and refresh_token is not null",
         )
         .bind(id)
-        .fetch_all(&mut *transaction)
+        .fetch_all(&mut **transaction)
         .await?;
         let mut tokens = Vec::with_capacity(rows.len());
         for row in &rows {
@@ -113,28 +143,13 @@ impl OwnSessions for Database {
              where session_id = $1",
         )
         .bind(id)
-        .execute(&mut *transaction)
+        .execute(&mut **transaction)
         .await?;
         sqlx::query("delete from access_tokens where session_id = $1")
             .bind(id)
-            .execute(&mut *transaction)
+            .execute(&mut **transaction)
             .await?;
-        // Running ones too: with the lease goes the right to record, and so to send, another call.
-        let suspended = sqlx::query(concat!(
-            "update jobs set status = 'suspended', ready = false, suspension = null, lease_until = null,
-                    worker_id = null, due_at = deadline_at, revision = revision + 1, updated_at = ",
-            now!(),
-            " where session_id = $1 and status in ('pending', 'running', 'waiting') returning id"
-        ))
-        .bind(id)
-        .fetch_all(&mut *transaction)
-        .await?;
-        let data = json!({ "suspension": { "reason": SuspensionReason::SessionRevoked } });
-        let jobs = read_ids(&suspended)?;
-        self.tell(&mut transaction, &jobs, EventKind::Suspended, &data).await?;
-        self.tell_of_session(&mut transaction, id, EventKind::Stopped, "").await?;
-        transaction.commit().await?;
-        Ok(Some(tokens))
+        Ok(tokens)
     }
 }
 

@@ -26,6 +26,27 @@ use crate::{
     time::Timestamp,
 };
 
+/// Whether a job that is being interrupted is ready at once: the first time, and once nobody runs it any
+/// more.
+macro_rules! is_ready_again {
+    () => {
+        "interruptions not in (1, 2, 3)"
+    };
+}
+/// After how many microseconds it is due otherwise: later each further time, in a row, that it got
+/// nowhere. One job that kills its workers takes all with it that they have in hand: spread, the others
+/// come back without it.
+macro_rules! interruption_pause {
+    () => {
+        concat!(
+            "cast(1000000 * (0.5 + ",
+            chance!(),
+            ") * case interruptions when 1 then 10 when 2 then 60 when 3 then 120 else 0 end
+             as bigint)"
+        )
+    };
+}
+
 /// How many jobs are made ready at once.
 const WOKEN_AT_ONCE: i64 = 1_000;
 
@@ -143,9 +164,10 @@ impl Queue for Database {
     async fn rescue(&self) -> Result<u64, StoreError> {
         let mut transaction = begin(&self.keeper).await?;
         let rescued = sqlx::query(concat!(
-            "update jobs set status = 'waiting', ready = true, lease_until = null, worker_id = null,
-                    interruptions = interruptions + 1, revision = revision + 1, due_at = ",
-            now!(),
+            "update jobs set status = 'waiting', lease_until = null, worker_id = null, ready = ",
+            is_ready_again!(),
+            ", interruptions = interruptions + 1, revision = revision + 1, due_at = ",
+            after!(interruption_pause!()),
             ", updated_at = ",
             now!(),
             " where status = 'running' and lease_until <= ",
@@ -252,7 +274,7 @@ impl Queue for Database {
         } else {
             let mut transaction = begin(&self.writer).await?;
             let returned = users_returned(&mut transaction, &suspending).await?;
-            let recorded = record(&mut transaction, rows(&returned)).await?;
+            let recorded = record(&mut *transaction, rows(&returned)).await?;
             transaction.commit().await?;
             (returned, recorded)
         };
@@ -366,9 +388,11 @@ async fn give_back(
     interruptions: i32,
 ) -> Result<bool, StoreError> {
     let given_back = sqlx::query(concat!(
-        "update jobs set status = 'waiting', ready = $3 <= 0, lease_until = null, worker_id = null,
-                interruptions = interruptions + $4, revision = revision + 1, due_at = ",
-        after!("$3"),
+        "update jobs set status = 'waiting', lease_until = null, worker_id = null,
+                ready = $3 <= 0 and ($4 = 0 or ",
+        is_ready_again!(),
+        "), interruptions = interruptions + $4, revision = revision + 1, due_at = ",
+        after!(concat!("($3 + $4 * ", interruption_pause!(), ")")),
         ", updated_at = ",
         now!(),
         " where id = $1 and lease_id = $2 and status = 'running'"

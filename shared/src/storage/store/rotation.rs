@@ -1,10 +1,11 @@
+use std::time::Duration;
+
 use async_trait::async_trait;
-use futures::future::try_join_all;
 use sqlx::Row;
 use uuid::Uuid;
 
 use super::{
-    super::Db,
+    super::{Db, begin},
     Database,
     audit::path_place,
     grants::{access_token_place, refresh_token_place},
@@ -15,6 +16,9 @@ use crate::{
     storage::{Opened, Rotation, StoreError, cipher::Place},
 };
 
+/// How long somebody is given who is at a row.
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// An encrypted column. Its rows are known by a key of three parts, so that all are read alike: the
 /// id that values are sealed for, and two more, as text, that tell the rows of one id apart.
 struct Column {
@@ -24,7 +28,8 @@ struct Column {
     place: for<'a> fn(Uuid, &'a str, &'a str, &'a Principal) -> Place<'a>,
     /// The next rows after the key `$1`, `$2`, `$3` whose value does not begin with `$4`.
     next: &'static str,
-    /// Replaces the value `$4` of the row `$1`, `$2`, `$3` by `$5`.
+    /// Replaces the value `$4` of the row `$1`, `$2`, `$3` by `$5`, unless somebody has locked the row:
+    /// who waits for nobody can hold hundreds of rows.
     replace: &'static str,
 }
 
@@ -43,22 +48,25 @@ macro_rules! column {
                 "select ", $id, " as row_id, cast(", $second, " as text) as second, cast(", $third,
                 " as text) as third, ", $owner, ".tenant, ", $owner, ".subject, ", $name,
                 " as sealed from ", $from,
-                " where (", $id, ", ", $second, ", ", $third,
+                " where ", $id, " >= $1 and (", $id, ", ", $second, ", ", $third,
                 ") > ($1, cast($2 as ", $text, "), cast($3 as ", $text, "))
                    and substr(", $name, ", 1, length($4)) <> $4
-                 order by ", $id, ", ", $second, ", ", $third, " limit 100"
+                 order by ", $id, ", ", $second, ", ", $third, " limit 400"
             ),
             replace: concat!(
-                "update ", $table, " set ", $name, " = $5 where ", $id, " = $1 and ", $second,
-                " = cast($2 as ", $text, ") and ", $third, " = cast($3 as ", $text, ") and ", $name,
-                " = $4"
+                "update ", $table, " set ", $name, " = $5
+                 where (", $id, ", ", $second, ", ", $third, ") = (
+                    select ", $id, ", ", $second, ", ", $third, " from ", $table,
+                " where ", $id, " = $1 and ", $second, " = cast($2 as ", $text, ") and ", $third,
+                " = cast($3 as ", $text, ") and ", $name, " = $4", locked!("update skip locked"), ")"
             ),
         }
     };
     (jobs . $name:literal) => {
         column!(
             "jobs".$name, |id, _, _, owner| job_place(id, $name, owner),
-            key "jobs.id" "jobs.tenant" "jobs.subject" as "text",
+            // Known by its id alone: a planner that sees its owner's columns may go by those.
+            key "jobs.id" "cast('' as text)" "cast('' as text)" as "text",
             owner "jobs" from "jobs"
         )
     };
@@ -100,15 +108,15 @@ impl Rotation for Database {
                 let values = self.next_values(column, &after, &self.cipher.header()).await?;
                 let Some(last) = values.last().map(|value| value.key.clone()) else { break };
                 let (opened, undecryptable) = self.open_all(column, &values);
-                let replaced =
-                    opened.iter().map(|(value, plaintext)| self.replace(column, value, plaintext));
-                let replaced = try_join_all(replaced).await?;
-                let count = replaced.iter().filter(|replaced| **replaced).count();
-                rotated.values += count as u64;
-                // Somebody was faster, perhaps with a former key: what is left of these, once more.
-                if count == opened.len() {
+                let count = self.replace_all(column, &opened).await?;
+                rotated.values += count;
+                if count == opened.len() as u64 {
                     rotated.undecryptable.extend(undecryptable);
                     after = last;
+                } else {
+                    // Somebody is at them, or was faster, perhaps with a former key: what is left of
+                    // these, once more.
+                    tokio::time::sleep(PAUSE).await;
                 }
             }
         }
@@ -194,23 +202,28 @@ impl Database {
         (opened, undecryptable)
     }
 
-    /// Each by itself: a transaction that holds several rows and one of a worker's could wait for
-    /// each other. False if the value is another by now.
-    async fn replace(
+    /// In one transaction: a commit for each value would take ten times as long. Returns how many were
+    /// replaced; the others are locked, or another value by now.
+    async fn replace_all(
         &self,
         column: &Column,
-        value: &Value,
-        plaintext: &[u8],
-    ) -> Result<bool, StoreError> {
-        let replaced = sqlx::query(column.replace)
-            .bind(value.key.id)
-            .bind(&value.key.second)
-            .bind(&value.key.third)
-            .bind(&value.sealed)
-            .bind(self.seal(value.place(column), plaintext))
-            .execute(&self.writer)
-            .await?;
-        Ok(replaced.rows_affected() == 1)
+        opened: &[(&Value, Vec<u8>)],
+    ) -> Result<u64, StoreError> {
+        let mut transaction = begin(&self.writer).await?;
+        let mut count = 0;
+        for (value, plaintext) in opened {
+            let replaced = sqlx::query(column.replace)
+                .bind(value.key.id)
+                .bind(&value.key.second)
+                .bind(&value.key.third)
+                .bind(&value.sealed)
+                .bind(self.seal(value.place(column), plaintext))
+                .execute(&mut *transaction)
+                .await?;
+            count += replaced.rows_affected();
+        }
+        transaction.commit().await?;
+        Ok(count)
     }
 }
 

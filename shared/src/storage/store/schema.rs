@@ -1,11 +1,11 @@
-use sqlx::{Pool, Row, migrate::Migrator};
+use sqlx::{Row, migrate::Migrator};
 
-use super::super::Db;
+use super::super::Connections;
 use crate::storage::SchemaState;
 
 /// Compares what was applied to the database with what this version would apply.
 pub(in super::super) async fn schema_state(
-    pool: &Pool<Db>,
+    pool: &Connections,
     migrator: &Migrator,
 ) -> Result<SchemaState, sqlx::Error> {
     let rows = sqlx::query("select version, checksum, success from _sqlx_migrations")
