@@ -3,7 +3,7 @@
 //! Permits first, then exactly that many jobs: nothing is claimed that cannot start at once. The
 //! loop is never dropped inside a claim, which would leave rows leased that nobody knows of.
 
-use std::{mem, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use errand_shared::{
     config::WorkerConfig,
@@ -46,12 +46,14 @@ pub(crate) async fn claim(
     stop: CancellationToken,
 ) {
     let slots = Arc::new(Semaphore::new(config.concurrency));
-    let (mut failures, mut timers) = (0, Timers::default());
+    let (mut failures, mut timers) = (0, Timers::unknown());
     while let Some(permits) = take_permits(&slots, &stop).await {
         let wanted = permits.num_permits();
         let asked = Instant::now();
         let jobs = async {
-            timers.look(&context).await?;
+            if timers.are_due() {
+                timers.look(&context).await?;
+            }
             context.store.claim(context.id, wanted, config.lease).await
         };
         match jobs.await {
@@ -62,8 +64,7 @@ pub(crate) async fn claim(
                 hand_out(&context, jobs, asked, permits, &claimed).await;
                 // All that was wanted: there may be more.
                 if found < wanted {
-                    let timers = mem::take(&mut timers);
-                    idle(&context, &stop, timers.due).await;
+                    idle(&context, &stop, &mut timers).await;
                 }
             }
             Err(error) => {
@@ -129,33 +130,45 @@ async fn hand_out(
 }
 
 /// When jobs that wait are due.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Timers {
-    looked: Option<Instant>,
+    looked: Instant,
     due: Option<Instant>,
 }
 
 impl Timers {
-    /// Makes ready what is due, unless that was done just now.
+    fn unknown() -> Self {
+        let now = Instant::now();
+        Self { looked: now, due: Some(now) }
+    }
+
+    /// Whether to look before the next claim: there may be enough else to do for long.
+    fn are_due(&self) -> bool {
+        self.due.is_some_and(|due| due <= Instant::now()) || self.looked.elapsed() >= LOOK_EVERY
+    }
+
+    /// Makes ready what is due.
     async fn look(&mut self, context: &Context) -> Result<(), StoreError> {
-        if self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY) {
-            let now = Instant::now();
-            let due = context.store.wake_due().await?;
-            *self = Self { looked: Some(now), due: due.map(|due| now + due.max(SHORTEST_PAUSE)) };
-        }
+        let looked = Instant::now();
+        let due = context.store.wake_due().await?;
+        *self = Self { looked, due: due.map(|due| looked + due.max(SHORTEST_PAUSE)) };
         Ok(())
     }
 }
 
-/// Waits until there may be something to claim; at the latest until a job is `due`.
-async fn idle(context: &Context, stop: &CancellationToken, due: Option<Instant>) {
+/// Waits until there may be something to claim.
+async fn idle(context: &Context, stop: &CancellationToken, timers: &mut Timers) {
+    // After the claim, and not before: a job that is announced runs one statement sooner. Should it
+    // fail, so will the next claim.
+    let _ = timers.look(context).await;
     // Spread: workers that were woken together would look together ever after.
     let poll = Instant::now() + POLL.mul_f64(0.75 + fastrand::f64() / 2.0);
     tokio::select! {
         () = stop.cancelled() => {}
         () = context.store.wait_for_announcement() => {}
-        () = tokio::time::sleep_until(due.map_or(poll, |due| due.min(poll))) => {}
+        () = tokio::time::sleep_until(timers.due.map_or(poll, |due| due.min(poll))) => {}
     }
+    timers.looked = Instant::now();
 }
 
 async fn pause_unless(stop: &CancellationToken, pause: Duration) {

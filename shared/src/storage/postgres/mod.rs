@@ -252,12 +252,23 @@ async fn insert_jobs_at_once(
     told: &str,
     rows: Vec<JobRow>,
 ) -> Result<Vec<PgRow>, sqlx::Error> {
-    insert_jobs(pool, owner, lane, acting, told, rows).await
+    insert_jobs_on(pool, owner, lane, acting, told, rows).await
 }
 
 /// Inserts jobs, whatever their number, each with its first event, which has the data `told`, and its
 /// tags, in one round trip, and returns them; none if one of the sessions `acting` cannot be used.
-async fn insert_jobs<'c>(
+async fn insert_jobs(
+    transaction: &mut Transaction<'_, Db>,
+    owner: &Principal,
+    lane: i64,
+    acting: &[Uuid],
+    told: &str,
+    rows: Vec<JobRow>,
+) -> Result<Vec<PgRow>, sqlx::Error> {
+    insert_jobs_on(&mut **transaction, owner, lane, acting, told, rows).await
+}
+
+async fn insert_jobs_on<'c>(
     connection: impl PgExecutor<'c>,
     owner: &Principal,
     lane: i64,
@@ -324,11 +335,18 @@ async fn record_at_once(
     pool: &Connections,
     rows: Vec<RecordRow>,
 ) -> Result<Vec<PgRow>, sqlx::Error> {
-    record(pool, rows).await
+    record_on(pool, rows).await
 }
 
 /// Writes records; returns the jobs whose leases held.
-async fn record<'c>(
+async fn record(
+    transaction: &mut Transaction<'_, Db>,
+    rows: Vec<RecordRow>,
+) -> Result<Vec<PgRow>, sqlx::Error> {
+    record_on(&mut **transaction, rows).await
+}
+
+async fn record_on<'c>(
     connection: impl PgExecutor<'c>,
     rows: Vec<RecordRow>,
 ) -> Result<Vec<PgRow>, sqlx::Error> {
@@ -421,7 +439,11 @@ async fn connect(config: &DatabaseConfig, most: u32) -> Result<Connections, sqlx
         .application_name("errand")
         // No number of ours has a fraction, and PgBouncer refuses a setting that it does not know.
         .extra_float_digits(None);
-    if !config.prepared_statements {
+    if config.prepared_statements {
+        // A plan is made once. Left to itself the server plans most statements each time: those with
+        // lists of values look cheaper when their lengths are known, and compiling them never pays.
+        options = options.options([("plan_cache_mode", "force_generic_plan"), ("jit", "off")]);
+    } else {
         options = options.statement_cache_capacity(0);
     }
     // A pool only says that it timed out; a connection says why there is none.

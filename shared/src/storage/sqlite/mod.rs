@@ -49,8 +49,8 @@ use sqlx::{
     error::BoxDynError,
     migrate::Migrator,
     sqlite::{
-        SqliteArgumentsBuffer, SqliteConnectOptions, SqliteConnection, SqliteJournalMode,
-        SqlitePoolOptions, SqliteRow, SqliteSynchronous, SqliteTypeInfo, SqliteValueRef,
+        SqliteArgumentsBuffer, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions,
+        SqliteRow, SqliteSynchronous, SqliteTypeInfo, SqliteValueRef,
     },
 };
 use uuid::Uuid;
@@ -216,7 +216,7 @@ async fn insert_jobs_at_once(
 /// Inserts jobs, each with its first event, which has the data `told`, and its tags, and returns them;
 /// none if one of the sessions `acting` cannot be used.
 async fn insert_jobs(
-    transaction: &mut SqliteConnection,
+    transaction: &mut Transaction<'_, Db>,
     owner: &Principal,
     lane: i64,
     acting: &[Uuid],
@@ -231,7 +231,7 @@ async fn insert_jobs(
     .bind(&owner.tenant)
     .bind(&owner.subject)
     .bind(ids(acting))
-    .fetch_one(&mut *transaction)
+    .fetch_one(&mut **transaction)
     .await?;
     if usize::try_from(active) != Ok(acting.len()) {
         return Ok(Vec::new());
@@ -259,7 +259,7 @@ async fn insert_jobs(
             .bind(row.callback_events)
             .bind(told)
             .bind(lane)
-            .execute(&mut *transaction)
+            .execute(&mut **transaction)
             .await?;
     }
     sqlx::query(concat!(
@@ -269,7 +269,7 @@ async fn insert_jobs(
         " order by jobs.id"
     ))
     .bind(ids(&jobs))
-    .fetch_all(transaction)
+    .fetch_all(&mut **transaction)
     .await
 }
 
@@ -323,7 +323,7 @@ async fn record_at_once(
 
 /// Writes records, in a transaction; returns the jobs whose leases held.
 async fn record(
-    transaction: &mut SqliteConnection,
+    transaction: &mut Transaction<'_, Db>,
     rows: Vec<RecordRow>,
 ) -> Result<Vec<SqliteRow>, sqlx::Error> {
     let mut recorded = Vec::with_capacity(rows.len());
@@ -341,13 +341,13 @@ async fn record(
             .bind(row.error)
             .bind(row.suspension)
             .bind(row.told)
-            .fetch_optional(&mut *transaction)
+            .fetch_optional(&mut **transaction)
             .await?;
         let Some(changed) = changed else { continue };
         recorded.push(changed);
         if row.events.is_some() || row.calls.is_some() {
             let tell = sqlx::query(TELL).bind(row.id).bind(row.told);
-            tell.bind(row.events).bind(row.calls).execute(&mut *transaction).await?;
+            tell.bind(row.events).bind(row.calls).execute(&mut **transaction).await?;
         }
     }
     Ok(recorded)

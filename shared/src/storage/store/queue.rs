@@ -274,7 +274,7 @@ impl Queue for Database {
         } else {
             let mut transaction = begin(&self.writer).await?;
             let returned = users_returned(&mut transaction, &suspending).await?;
-            let recorded = record(&mut *transaction, rows(&returned)).await?;
+            let recorded = record(&mut transaction, rows(&returned)).await?;
             transaction.commit().await?;
             (returned, recorded)
         };

@@ -192,7 +192,7 @@ impl Submissions for Database {
         }
         let acting = distinct(&sessions);
         let inserted =
-            insert_jobs(&mut *transaction, owner, lane, &acting, &told, rows(&sessions)).await?;
+            insert_jobs(&mut transaction, owner, lane, &acting, &told, rows(&sessions)).await?;
         let submitted = self.read_submitted(owner, &inserted)?;
         if matches!(submitted, Submitted::SessionChanged) {
             return Ok(submitted);
