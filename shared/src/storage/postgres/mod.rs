@@ -49,7 +49,8 @@ use std::{str::FromStr, sync::Arc, time::Duration};
 use chrono::{DateTime, Utc};
 use secrecy::ExposeSecret;
 use sqlx::{
-    Connection, Decode, Encode, PgConnection, PgExecutor, Pool, Postgres, Row, Transaction, Type,
+    Connection, Decode, Encode, Executor, PgConnection, PgExecutor, Pool, Postgres, Row,
+    Transaction, Type,
     encode::IsNull,
     error::BoxDynError,
     migrate::Migrator,
@@ -235,6 +236,10 @@ const LISTEN_FOR: Duration = Duration::from_secs(10);
 
 /// How long that may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// Left to itself the server plans most statements each time: those with lists of values look cheaper when
+/// their lengths are known. Compiling them never pays.
+const PLAN_ONCE: &str = "set plan_cache_mode = force_generic_plan; set jit = off";
 
 /// The channel of `LISTEN`.
 const CHANNEL: &str = "errand_jobs";
@@ -439,11 +444,8 @@ async fn connect(config: &DatabaseConfig, most: u32) -> Result<Connections, sqlx
         .application_name("errand")
         // No number of ours has a fraction, and PgBouncer refuses a setting that it does not know.
         .extra_float_digits(None);
-    if config.prepared_statements {
-        // A plan is made once. Left to itself the server plans most statements each time: those with
-        // lists of values look cheaper when their lengths are known, and compiling them never pays.
-        options = options.options([("plan_cache_mode", "force_generic_plan"), ("jit", "off")]);
-    } else {
+    let keep_statements = config.prepared_statements;
+    if !keep_statements {
         options = options.statement_cache_capacity(0);
     }
     // A pool only says that it timed out; a connection says why there is none.
@@ -451,9 +453,17 @@ async fn connect(config: &DatabaseConfig, most: u32) -> Result<Connections, sqlx
     let pool = PgPoolOptions::new()
         .max_connections(most)
         .acquire_timeout(Duration::from_secs(5))
+        .after_connect(move |connection, _| {
+            Box::pin(async move {
+                if keep_statements {
+                    connection.execute(PLAN_ONCE).await?;
+                }
+                Ok(())
+            })
+        })
         .connect_with(options)
         .await?;
-    Ok(Connections::new(pool, config.prepared_statements))
+    Ok(Connections::new(pool, keep_statements))
 }
 
 /// Passes this process's announcements on, outside the transactions they are about: a NOTIFY in
