@@ -1,31 +1,14 @@
 //! Writes the records of many jobs together.
-//!
-//! While some are being written the next ones gather: a busy worker pays for one commit where it would
-//! pay for fifty, and an idle one waits for nothing.
 
-use std::{slice, sync::Arc};
+use std::sync::Arc;
 
-use errand_shared::storage::{Lease, Record, SharedStore, StoreError};
-use tokio::sync::{Mutex, mpsc, oneshot};
-
-/// How many records are written together at most.
-const MOST: usize = 256;
-
-/// How many batches are written at once: the next one is put together while the first commits.
-const WRITERS: usize = 2;
+use errand_shared::storage::{Batch, Gather, Lease, Record, SharedStore, StoreError};
 
 /// Takes the records of a worker's jobs.
-#[derive(Debug, Clone)]
-pub(crate) struct Recorder {
-    entries: mpsc::Sender<Entry>,
-}
-
 #[derive(Debug)]
-struct Entry {
-    lease: Lease,
-    record: Arc<Record>,
-    answer: oneshot::Sender<Result<(), NotRecorded>>,
-}
+pub(crate) struct Recorder(Gather<Entry, bool, StoreError>);
+
+type Entry = (Lease, Arc<Record>);
 
 /// Why nothing was written.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -45,14 +28,17 @@ impl From<StoreError> for NotRecorded {
 }
 
 impl Recorder {
-    /// Writes until the last clone is dropped.
     pub(crate) fn start(store: &SharedStore) -> Self {
-        let (entries, receiver) = mpsc::channel(MOST);
-        let receiver = Arc::new(Mutex::new(receiver));
-        for _ in 0..WRITERS {
-            tokio::spawn(write(Arc::clone(store), Arc::clone(&receiver)));
-        }
-        Self { entries }
+        let store = Arc::clone(store);
+        let write = move |entries: Batch<Entry>| {
+            let store = Arc::clone(&store);
+            async move {
+                let records: Vec<_> =
+                    entries.iter().map(|(lease, record)| (lease, &**record)).collect();
+                store.record(&records).await
+            }
+        };
+        Self(Gather::start(write, StoreError::is_refusal))
     }
 
     /// Writes what a step came to. Once begun it is written, even if nobody waits for it any more.
@@ -61,45 +47,10 @@ impl Recorder {
         lease: &Lease,
         record: &Arc<Record>,
     ) -> Result<(), NotRecorded> {
-        let (answer, answered) = oneshot::channel();
-        let entry = Entry { lease: lease.clone(), record: Arc::clone(record), answer };
-        self.entries.send(entry).await.expect("the writers last as long as the worker");
-        answered.await.expect("a writer answers to every entry")
-    }
-}
-
-async fn write(store: SharedStore, entries: Arc<Mutex<mpsc::Receiver<Entry>>>) {
-    let mut batch = Vec::with_capacity(MOST);
-    while entries.lock().await.recv_many(&mut batch, MOST).await > 0 {
-        match record(&store, &batch).await {
-            // What the database refuses in one must not keep the others from being written.
-            Err(StoreError::Database(error))
-                if error.as_database_error().is_some() && batch.len() > 1 =>
-            {
-                for entry in batch.drain(..) {
-                    let written = record(&store, slice::from_ref(&entry)).await;
-                    answer(vec![entry], written);
-                }
-            }
-            written => answer(batch.drain(..), written),
+        match self.0.write((lease.clone(), Arc::clone(record))).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(NotRecorded::LeaseLost),
+            Err(error) => Err(NotRecorded::Failed(error)),
         }
-    }
-}
-
-async fn record(store: &SharedStore, batch: &[Entry]) -> Result<Vec<bool>, StoreError> {
-    let records: Vec<_> = batch.iter().map(|entry| (&entry.lease, &*entry.record)).collect();
-    store.record(&records).await
-}
-
-fn answer(batch: impl IntoIterator<Item = Entry>, written: Result<Vec<bool>, StoreError>) {
-    let written = written.map_err(NotRecorded::from);
-    for (index, entry) in batch.into_iter().enumerate() {
-        let result = match &written {
-            Ok(written) if written.get(index) == Some(&true) => Ok(()),
-            Ok(_) => Err(NotRecorded::LeaseLost),
-            Err(error) => Err(error.clone()),
-        };
-        // Whoever has lost its lease meanwhile does not wait.
-        let _ = entry.answer.send(result);
     }
 }

@@ -17,6 +17,7 @@ mod cipher;
 #[cfg(test)]
 pub(crate) mod conformance;
 mod gates;
+mod gather;
 mod grants;
 mod own_jobs;
 mod own_sessions;
@@ -38,6 +39,7 @@ pub use self::{
     call_slots::{CallSlot, CallSlots},
     cipher::CipherError,
     gates::{GateReason, Gates, Passage, Probe},
+    gather::{Batch, Gather},
     grants::{
         Abandoned, Grants, HeldGrant, HeldToken, IdleGrant, NewAccessToken, RefreshStart,
         SessionState,
@@ -163,5 +165,30 @@ pub enum StoreError {
     Migration(#[source] sqlx::migrate::MigrateError),
     /// The database is not reachable or did not do it. Try again.
     #[error("the database did not answer")]
-    Database(#[from] sqlx::Error),
+    Database(#[source] Arc<sqlx::Error>),
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(Arc::new(error))
+    }
+}
+
+impl StoreError {
+    /// Whether it is about what was to be written, and not about the database: others may succeed.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Database(error) if is_refusal(error))
+    }
+}
+
+fn is_refusal(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| match code.parse::<u32>() {
+        // SQLite's, whose last byte says: too big, constraint, mismatch.
+        Ok(number) if code.len() < 5 || code.starts_with('0') => {
+            matches!(number & 0xff, 18..=20)
+        }
+        // PostgreSQL's, by class: data, integrity, and transactions that stood in another's way.
+        _ => ["21", "22", "23", "40"].iter().any(|class| code.starts_with(class)),
+    })
 }

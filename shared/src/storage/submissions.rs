@@ -122,7 +122,7 @@ pub struct Submission<'a> {
 /// The right a job will act with.
 #[derive(Debug, Clone, Copy)]
 pub enum Grant<'a> {
-    /// A session that is active; if it no longer is, nothing is written.
+    /// A session that is active; if it no longer is, no job is written that acts with it, nor any beside it.
     Known(Uuid),
     /// What a new exchange brought.
     New(&'a NewGrant),

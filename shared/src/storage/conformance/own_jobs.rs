@@ -158,7 +158,8 @@ pub(super) async fn a_batch_is_all_or_nothing(store: TestStore) {
     let known = Grant::Known(store.session(&owner, "a").await.id);
     store.stop_session(&owner, CLIENT, "a").await.unwrap().unwrap();
     let third = new_grant(Some("c"), 1);
-    let stopped = store.submit_all(&owner, vec![Grant::New(&third), known], None, &[Some(0)]).await;
+    let grants = vec![Grant::New(&third), known];
+    let stopped = store.submit_all(&owner, grants, None, &[Some(0), Some(1)]).await;
     assert_eq!(stopped.unwrap_err(), Submitted::SessionChanged);
     let selector = SessionSelector::Key("c");
     assert!(store.find_session(&owner, CLIENT, selector).await.unwrap().is_none());

@@ -70,7 +70,7 @@ use super::{
     SchemaState, SharedStore, StoreError, announcements, announcements::Announcements,
     cipher::Cipher,
 };
-use crate::{config::DatabaseConfig, identity::Principal, time::Timestamp};
+use crate::{config::DatabaseConfig, time::Timestamp};
 
 type Db = Postgres;
 
@@ -187,36 +187,43 @@ const RECORD: &str = "with record as (
                 method text, path text, attempt integer, outcome text, status integer))
      select id from changed";
 
-/// Inserts `$1`'s and `$2`'s jobs, each with its first event and its tags, if all the sessions `$21` can be
-/// used; a stop that comes at the same time waits until they are there.
+/// Inserts jobs, each with its first event and its tags, unless its session cannot be used; a stop that
+/// comes at the same time waits until they are there.
 const INSERT: &str = concat!(
-    "with acting as materialized (
-        select id, session_key from sessions
-        where id = any($21::uuid[]) and tenant = $1 and subject = $2 and state = 'active'
-        for share),
+    "with job as (
+        select * from unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::uuid[],
+                             $6::timestamptz[], $7::bigint[], $8::smallint[], $9::text[],
+                             $10::text[], $11::text[], $12::bytea[], $13::bytea[], $14::text[],
+                             $15::text[], $16::text[], $17::text[], $18::bytea[], $19::text[],
+                             $20::text[])
+             as job (id, tenant, subject, lane, session_id, run_at, deadline, priority, namespace,
+                     name, version, definition, input, progress, tags, warnings, traceparent,
+                     callback, callback_events, told)),
+     acting as materialized (
+        select id, tenant, subject, session_key from sessions
+        where id = any($5::uuid[]) and state = 'active'
+        order by id for share),
      submitted as (
-        insert into jobs (id, tenant, subject, session_id, status, due_at, namespace, name, version,
-                          definition, input, progress, tags, warnings, traceparent, callback,
-                          callback_events, priority, lane, ready, created_at, updated_at,
+        insert into jobs (id, tenant, subject, lane, session_id, status, ready, due_at, priority,
+                          namespace, name, version, definition, input, progress, tags, warnings,
+                          traceparent, callback, callback_events, created_at, updated_at,
                           deadline_at)
-        select id, $1, $2, session_id, 'pending', greatest(run_at, now()), namespace, name, version,
-               definition, input, progress, tags, warnings, traceparent, callback, callback_events,
-               priority, $20, coalesce(run_at <= now(), true), now(), now(),
-               now() + deadline * interval '1 microsecond'
-        from unnest($3::uuid[], $4::uuid[], $5::timestamptz[], $6::bigint[], $7::smallint[],
-                    $8::text[], $9::text[], $10::text[], $11::bytea[], $12::bytea[], $13::text[],
-                    $14::text[], $15::text[], $16::text[], $17::bytea[], $18::text[])
-             as job (id, session_id, run_at, deadline, priority, namespace, name, version,
-                     definition, input, progress, tags, warnings, traceparent, callback,
-                     callback_events)
-        where (select count(*) from acting) = cardinality($21::uuid[])
+        select job.id, job.tenant, job.subject, lane, session_id, 'pending',
+               coalesce(run_at <= now(), true), greatest(run_at, now()), priority, namespace, name,
+               version, definition, input, progress, tags, warnings, traceparent, callback,
+               callback_events, now(), now(), now() + deadline * interval '1 microsecond'
+        from job left join acting on acting.id = job.session_id
+             and acting.tenant = job.tenant and acting.subject = job.subject
+        where job.session_id is null or acting.id is not null
         returning *),
      tagged as (
         insert into job_tags (tenant, subject, name, value, job_id)
-        select $1, $2, tag.key, tag.value, id from submitted, json_each_text(tags::json) as tag),
+        select tenant, subject, tag.key, tag.value, id
+        from submitted, json_each_text(tags::json) as tag),
      told as (
         insert into job_events (job_id, sequence, at, kind, data)
-        select id, revision, created_at, 'submitted', $19 from submitted)
+        select id, revision, created_at, 'submitted', job.told
+        from submitted join job using (id))
      ",
     store::job_with!("jobs.output", "submitted", "acting"),
     " order by jobs.id"
@@ -251,35 +258,23 @@ async fn begin(pool: &Connections) -> Result<Transaction<'static, Db>, sqlx::Err
 /// Inserts jobs in a transaction of their own.
 async fn insert_jobs_at_once(
     pool: &Connections,
-    owner: &Principal,
-    lane: i64,
-    acting: &[Uuid],
-    told: &str,
-    rows: Vec<JobRow>,
+    rows: &[JobRow],
 ) -> Result<Vec<PgRow>, sqlx::Error> {
-    insert_jobs_on(pool, owner, lane, acting, told, rows).await
+    insert_jobs_on(pool, rows).await
 }
 
-/// Inserts jobs, whatever their number, each with its first event, which has the data `told`, and its
-/// tags, in one round trip, and returns them; none if one of the sessions `acting` cannot be used.
+/// Inserts jobs, each with its first event and its tags, unless its session cannot be used, and returns
+/// them.
 async fn insert_jobs(
     transaction: &mut Transaction<'_, Db>,
-    owner: &Principal,
-    lane: i64,
-    acting: &[Uuid],
-    told: &str,
-    rows: Vec<JobRow>,
+    rows: &[JobRow],
 ) -> Result<Vec<PgRow>, sqlx::Error> {
-    insert_jobs_on(&mut **transaction, owner, lane, acting, told, rows).await
+    insert_jobs_on(&mut **transaction, rows).await
 }
 
 async fn insert_jobs_on<'c>(
     connection: impl PgExecutor<'c>,
-    owner: &Principal,
-    lane: i64,
-    acting: &[Uuid],
-    told: &str,
-    rows: Vec<JobRow>,
+    rows: &[JobRow],
 ) -> Result<Vec<PgRow>, sqlx::Error> {
     /// A column of all rows.
     macro_rules! column {
@@ -290,9 +285,10 @@ async fn insert_jobs_on<'c>(
     let run_at: Vec<Option<DateTime<Utc>>> =
         rows.iter().map(|row| row.run_at.map(Timestamp::as_datetime)).collect();
     sqlx::query(INSERT)
-        .bind(&owner.tenant)
-        .bind(&owner.subject)
         .bind(column!(id))
+        .bind(column!(tenant))
+        .bind(column!(subject))
+        .bind(column!(lane))
         .bind(column!(session_id))
         .bind(run_at)
         .bind(column!(deadline_micros))
@@ -308,9 +304,7 @@ async fn insert_jobs_on<'c>(
         .bind(column!(traceparent))
         .bind(column!(callback))
         .bind(column!(callback_events))
-        .bind(told)
-        .bind(lane)
-        .bind(acting)
+        .bind(column!(told))
         .fetch_all(connection)
         .await
 }
@@ -400,9 +394,10 @@ pub(super) async fn open(
         tokio::spawn(receive(pool.pool().clone(), announcements.clone()));
     }
     let (writer, reader) = (pool.clone(), pool);
+    let submitter = store::start_submitter(&writer);
     // Workers that start together do not stand in one another's way.
     let turn = fastrand::i64(..).into();
-    Ok(Arc::new(store::Database { writer, reader, keeper, cipher, announcements, turn }))
+    Ok(Arc::new(store::Database { writer, reader, keeper, cipher, announcements, submitter, turn }))
 }
 
 pub(super) async fn inspect(
@@ -413,8 +408,8 @@ pub(super) async fn inspect(
     let schema = store::schema_state(&pool, &migrations()).await?;
     let announcements = Announcements::default();
     let (writer, reader, keeper) = (pool.clone(), pool.clone(), pool);
-    let turn = 0.into();
-    let store = store::Database { writer, reader, keeper, cipher, announcements, turn };
+    let (submitter, turn) = (store::start_submitter(&writer), 0.into());
+    let store = store::Database { writer, reader, keeper, cipher, announcements, submitter, turn };
     Ok((schema, Arc::new(store)))
 }
 

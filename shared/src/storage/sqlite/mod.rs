@@ -57,7 +57,7 @@ use uuid::Uuid;
 
 use self::store::{JobRow, RecordRow};
 use super::{SchemaState, SharedStore, StoreError, announcements, cipher::Cipher};
-use crate::{config::DatabaseConfig, identity::Principal, time::Timestamp};
+use crate::{config::DatabaseConfig, time::Timestamp};
 
 type Db = Sqlite;
 type Connections = Pool<Sqlite>;
@@ -161,16 +161,16 @@ const TELL: &str = "insert into job_events (job_id, sequence, at, kind, data)
             unhex(value ->> 'path'), value ->> 'attempt', value ->> 'outcome', value ->> 'status'
      from jobs, json_each($4) where jobs.id = $1";
 
-/// Inserts a job, its first event and its tags: three statements, for a transaction.
+/// Inserts a job, its first event and its tags, unless its session cannot be used: three statements, for a
+/// transaction.
 const INSERT: &str = concat!(
     "insert into jobs (id, tenant, subject, session_id, status, due_at, namespace, name, version,
                        definition, input, progress, tags, warnings, traceparent, callback,
-                       callback_events, priority, lane, ready, created_at,
-                       updated_at, deadline_at)
-     values ($3, $1, $2, $4, 'pending', max(coalesce($5, 0), ",
+                       callback_events, priority, lane, ready, created_at, updated_at,
+                       deadline_at)
+     select $3, $1, $2, $4, 'pending', max(coalesce($5, 0), ",
     now!(),
-    "), $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $7, $20,
-             coalesce($5, 0) <= ",
+    "), $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $7, $20, coalesce($5, 0) <= ",
     now!(),
     ", ",
     now!(),
@@ -178,11 +178,13 @@ const INSERT: &str = concat!(
     now!(),
     ", ",
     after!("$6"),
-    ");
+    " where $4 is null or exists (
+         select 1 from sessions
+         where id = $4 and tenant = $1 and subject = $2 and state = 'active');
      insert into job_events (job_id, sequence, at, kind, data)
      select id, revision, created_at, 'submitted', $19 from jobs where id = $3;
      insert into job_tags (tenant, subject, name, value, job_id)
-     select $1, $2, tag.key, tag.value, $3 from json_each($14) as tag"
+     select $1, $2, tag.key, tag.value, jobs.id from jobs, json_each($14) as tag where jobs.id = $3"
 );
 
 /// A deferred transaction that reads and then writes fails at once when another writes meanwhile,
@@ -201,67 +203,46 @@ async fn begin(pool: &Pool<Db>) -> Result<Transaction<'static, Db>, sqlx::Error>
 /// Inserts jobs in a transaction of their own.
 async fn insert_jobs_at_once(
     pool: &Pool<Db>,
-    owner: &Principal,
-    lane: i64,
-    acting: &[Uuid],
-    told: &str,
-    rows: Vec<JobRow>,
+    rows: &[JobRow],
 ) -> Result<Vec<SqliteRow>, sqlx::Error> {
     let mut transaction = begin(pool).await?;
-    let inserted = insert_jobs(&mut transaction, owner, lane, acting, told, rows).await?;
+    let inserted = insert_jobs(&mut transaction, rows).await?;
     transaction.commit().await?;
     Ok(inserted)
 }
 
-/// Inserts jobs, each with its first event, which has the data `told`, and its tags, and returns them;
-/// none if one of the sessions `acting` cannot be used.
+/// Inserts jobs, each with its first event and its tags, unless its session cannot be used, and returns
+/// them.
 async fn insert_jobs(
     transaction: &mut Transaction<'_, Db>,
-    owner: &Principal,
-    lane: i64,
-    acting: &[Uuid],
-    told: &str,
-    rows: Vec<JobRow>,
+    rows: &[JobRow],
 ) -> Result<Vec<SqliteRow>, sqlx::Error> {
-    let active: i64 = sqlx::query_scalar(concat!(
-        "select count(*) from sessions
-         where tenant = $1 and subject = $2 and state = 'active' and id ",
-        among!("$3")
-    ))
-    .bind(&owner.tenant)
-    .bind(&owner.subject)
-    .bind(ids(acting))
-    .fetch_one(&mut **transaction)
-    .await?;
-    if usize::try_from(active) != Ok(acting.len()) {
-        return Ok(Vec::new());
-    }
-    let jobs: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
     for row in rows {
         sqlx::query(INSERT)
-            .bind(&owner.tenant)
-            .bind(&owner.subject)
+            .bind(&row.tenant)
+            .bind(&row.subject)
             .bind(row.id)
             .bind(row.session_id)
             .bind(row.run_at)
             .bind(row.deadline_micros)
             .bind(row.priority)
-            .bind(row.namespace)
-            .bind(row.name)
-            .bind(row.version)
-            .bind(row.definition)
-            .bind(row.input)
-            .bind(row.progress)
-            .bind(row.tags)
-            .bind(row.warnings)
-            .bind(row.traceparent)
-            .bind(row.callback)
-            .bind(row.callback_events)
-            .bind(told)
-            .bind(lane)
+            .bind(&row.namespace)
+            .bind(&row.name)
+            .bind(&row.version)
+            .bind(&row.definition)
+            .bind(&row.input)
+            .bind(&row.progress)
+            .bind(&row.tags)
+            .bind(&row.warnings)
+            .bind(&row.traceparent)
+            .bind(&row.callback)
+            .bind(&row.callback_events)
+            .bind(&row.told)
+            .bind(row.lane)
             .execute(&mut **transaction)
             .await?;
     }
+    let jobs: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
     sqlx::query(concat!(
         store::job_with!("jobs.output", "jobs", "sessions"),
         " where jobs.id ",
@@ -376,7 +357,8 @@ pub(super) async fn open(
     let reader = reader(options).await?;
     let announcements = announcements::Announcements::default();
     let (keeper, turn) = (writer.clone(), 0.into());
-    Ok(Arc::new(store::Database { writer, reader, keeper, cipher, announcements, turn }))
+    let submitter = store::start_submitter(&writer);
+    Ok(Arc::new(store::Database { writer, reader, keeper, cipher, announcements, submitter, turn }))
 }
 
 pub(super) async fn inspect(
@@ -387,7 +369,8 @@ pub(super) async fn inspect(
     let schema = store::schema_state(&reader, &MIGRATIONS).await?;
     let announcements = announcements::Announcements::default();
     let (writer, keeper, turn) = (reader.clone(), reader.clone(), 0.into());
-    let store = store::Database { writer, reader, keeper, cipher, announcements, turn };
+    let submitter = store::start_submitter(&writer);
+    let store = store::Database { writer, reader, keeper, cipher, announcements, submitter, turn };
     Ok((schema, Arc::new(store)))
 }
 

@@ -22,7 +22,7 @@ mod webhooks;
 pub(super) use self::{
     queue::RecordRow,
     schema::schema_state,
-    submissions::{JobRow, job_with},
+    submissions::{JobRow, Submitter, job_with, start_submitter},
 };
 
 use std::sync::atomic::AtomicI64;
@@ -51,6 +51,7 @@ pub(super) struct Database {
     pub(super) keeper: Connections,
     pub(super) cipher: Cipher,
     pub(super) announcements: Announcements,
+    pub(super) submitter: Submitter,
     /// The lane that this process served last.
     pub(super) turn: AtomicI64,
 }

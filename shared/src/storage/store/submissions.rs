@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::HashMap;
 
 use async_trait::async_trait;
 use aws_lc_rs::{digest, rand};
@@ -8,15 +8,16 @@ use sqlx::{Row, Transaction};
 use uuid::Uuid;
 
 use super::{
-    super::{Db, begin, insert_jobs, insert_jobs_at_once},
+    super::{Connections, Db, begin, insert_jobs, insert_jobs_at_once},
     Database, from_json, job_place, micros, read_ids, to_json, word,
 };
 use crate::{
     identity::{AssertionHash, Principal},
     jobs::{Callback, DefinitionName, EventKind, Job},
     storage::{
-        Grant, IdempotencyKey, KnownGrant, KnownSession, NewGrant, NewJob, NewTokens, Replay,
-        SessionSelector, StoreError, Submission, Submissions, Submitted,
+        Batch, Gather, Grant, IdempotencyKey, KnownGrant, KnownSession, NewGrant, NewJob,
+        NewTokens, Replay, SessionSelector, StoreError, Submission, Submissions, Submitted,
+        is_refusal,
     },
     time::Timestamp,
     workflow::Progress,
@@ -45,6 +46,10 @@ pub(in super::super) use job_with;
 /// A job as its row is first written.
 pub(in super::super) struct JobRow {
     pub(in super::super) id: Uuid,
+    pub(in super::super) tenant: String,
+    pub(in super::super) subject: String,
+    /// The same for all jobs of one user.
+    pub(in super::super) lane: i64,
     pub(in super::super) session_id: Option<Uuid>,
     /// A time that has passed is no way to the front of the queue.
     pub(in super::super) run_at: Option<Timestamp>,
@@ -61,10 +66,29 @@ pub(in super::super) struct JobRow {
     pub(in super::super) traceparent: String,
     pub(in super::super) callback: Option<Vec<u8>>,
     pub(in super::super) callback_events: Option<String>,
+    /// Data of the job's first event: JSON.
+    pub(in super::super) told: String,
 }
 
-fn distinct(sessions: &[Uuid]) -> Vec<Uuid> {
-    sessions.iter().copied().collect::<BTreeSet<_>>().into_iter().collect()
+/// Takes jobs that are submitted by themselves, under sessions that are known; answers with their rows, or
+/// without one if the session cannot be used any more.
+pub(in super::super) type Submitter =
+    Gather<JobRow, Option<<Db as sqlx::Database>::Row>, sqlx::Error>;
+
+pub(in super::super) fn start_submitter(writer: &Connections) -> Submitter {
+    let writer = writer.clone();
+    let write = move |rows: Batch<JobRow>| {
+        let writer = writer.clone();
+        async move {
+            let inserted = insert_jobs_at_once(&writer, &rows).await?;
+            let mut by_id = HashMap::with_capacity(inserted.len());
+            for row in inserted {
+                by_id.insert(row.try_get::<Uuid, _>("id")?, row);
+            }
+            Ok(rows.iter().map(|row| by_id.remove(&row.id)).collect())
+        }
+    };
+    Gather::start(write, is_refusal)
 }
 
 /// In which lane of the queue a user's jobs stand: the same in every release.
@@ -165,18 +189,16 @@ impl Submissions for Database {
 
     async fn submit(&self, submission: &Submission<'_>) -> Result<Submitted, StoreError> {
         let Submission { owner, client, grants, idempotency, jobs } = submission;
-        let told = client.map_or_else(|| json!({}), |client| json!({ "client": client }));
-        let (lane, told) = (lane(owner), to_json(&told));
-        let known: Option<Vec<Uuid>> = grants.iter().map(Grant::known).collect();
-        let rows = |sessions: &[Uuid]| -> Vec<JobRow> {
-            jobs.iter().map(|job| self.job_row(owner, sessions, job)).collect()
-        };
-        // Nothing but jobs to be written: one statement, and one commit, on PostgreSQL.
-        if let (Some(sessions), None) = (&known, idempotency) {
-            let acting = distinct(sessions);
-            let inserted =
-                insert_jobs_at_once(&self.writer, owner, lane, &acting, &told, rows(sessions));
-            return self.read_submitted(owner, &inserted.await?);
+        let told = to_json(&client.map_or_else(|| json!({}), |client| json!({ "client": client })));
+        // One job and nothing else: its row is written together with those of others.
+        if let ([job], None) = (&jobs[..], idempotency)
+            && let Some(sessions) = grants.iter().map(Grant::known).collect::<Option<Vec<_>>>()
+        {
+            let inserted = self.submitter.write(self.job_row(owner, &told, &sessions, job)).await;
+            return match inserted.map_err(StoreError::Database)? {
+                Some(row) => Ok(Submitted::Created(vec![self.read_job(owner, &row)?])),
+                None => Ok(Submitted::SessionChanged),
+            };
         }
         let mut transaction = begin(&self.writer).await?;
         let mut sessions = Vec::with_capacity(grants.len());
@@ -190,12 +212,11 @@ impl Submissions for Database {
                 }
             });
         }
-        let acting = distinct(&sessions);
-        let inserted =
-            insert_jobs(&mut transaction, owner, lane, &acting, &told, rows(&sessions)).await?;
-        let submitted = self.read_submitted(owner, &inserted)?;
-        if matches!(submitted, Submitted::SessionChanged) {
-            return Ok(submitted);
+        let rows: Vec<_> =
+            jobs.iter().map(|job| self.job_row(owner, &told, &sessions, job)).collect();
+        let inserted = insert_jobs(&mut transaction, &rows).await?;
+        if inserted.len() < rows.len() {
+            return Ok(Submitted::SessionChanged);
         }
         // After the jobs: they are told of what happened in their lifetime.
         for (grant, id) in grants.iter().zip(&sessions) {
@@ -213,7 +234,8 @@ impl Submissions for Database {
             });
         }
         transaction.commit().await?;
-        Ok(submitted)
+        let jobs = inserted.iter().map(|row| self.read_job(owner, row));
+        Ok(Submitted::Created(jobs.collect::<Result<_, _>>()?))
     }
 
     async fn replace_grant(&self, owner: &Principal, grant: &NewGrant) -> Result<(), StoreError> {
@@ -307,20 +329,13 @@ impl Database {
         Ok(id)
     }
 
-    /// The jobs that were inserted; none were if a session cannot be used any more.
-    fn read_submitted(
+    fn job_row(
         &self,
         owner: &Principal,
-        rows: &[<Db as sqlx::Database>::Row],
-    ) -> Result<Submitted, StoreError> {
-        if rows.is_empty() {
-            return Ok(Submitted::SessionChanged);
-        }
-        let jobs = rows.iter().map(|row| self.read_job(owner, row));
-        Ok(Submitted::Created(jobs.collect::<Result<_, _>>()?))
-    }
-
-    fn job_row(&self, owner: &Principal, sessions: &[Uuid], job: &NewJob<'_>) -> JobRow {
+        told: &str,
+        sessions: &[Uuid],
+        job: &NewJob<'_>,
+    ) -> JobRow {
         let place = |column| job_place(job.id, column, owner);
         let progress = Progress { total: job.total_tasks, ..Progress::default() };
         let words = |callback: &Callback| {
@@ -329,6 +344,10 @@ impl Database {
         };
         JobRow {
             id: job.id,
+            tenant: owner.tenant.clone(),
+            subject: owner.subject.clone(),
+            lane: lane(owner),
+            told: told.to_owned(),
             session_id: job.grant.and_then(|grant| sessions.get(grant).copied()),
             run_at: job.run_at,
             deadline_micros: micros(job.deadline),
