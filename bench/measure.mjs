@@ -13,11 +13,13 @@ import * as postgres from './lib/postgres.mjs';
 import { cpu, cpuOfFamily, firstLine, resident, result, start, stopAll } from './lib/processes.mjs';
 import { Samples, number, percentile, table } from './lib/table.mjs';
 
-const { values: options } = parseArgs({ options: { quick: { type: 'boolean', default: false } } });
+const { values: options } = parseArgs({
+  options: { quick: { type: 'boolean', default: false }, runs: { type: 'string', default: '5' } },
+});
 const { BENCH_FOLDER: folder, BENCH_BINARIES: binaries, BENCH_APALIS: apalis, BENCH_PYTHON: python } = process.env;
 const postmaster = Number(process.env.BENCH_POSTMASTER);
 
-const RUNS = options.quick ? 1 : 5;
+const RUNS = options.quick ? 1 : Number(options.runs);
 const WARM_UP = options.quick ? 0 : 1;
 const CLIENTS = 16;
 const JOBS = options.quick ? 3200 : 8000;

@@ -162,7 +162,7 @@ async fn idle(context: &Context, stop: &CancellationToken, timers: &mut Timers) 
     // fail, so will the next claim.
     let _ = timers.look(context).await;
     // Spread: workers that were woken together would look together ever after.
-    let poll = Instant::now() + POLL.mul_f64(0.75 + fastrand::f64() / 2.0);
+    let poll = Instant::now() + POLL.mul_f64(1.0 + 0.08 * fastrand::f64());
     tokio::select! {
         () = stop.cancelled() => {}
         () = context.store.wait_for_announcement() => {}

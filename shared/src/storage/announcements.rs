@@ -4,9 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::Notify;
 
-/// How long announcements are gathered before one is sent: short beside a commit, and it keeps a
-/// burst of submissions from becoming a burst of notifications.
-pub(super) const GATHER: Duration = Duration::from_millis(2);
+/// Between two notifications at least: short beside a commit, and it keeps a burst of submissions from
+/// becoming a burst of notifications.
+pub(super) const PAUSE: Duration = Duration::from_millis(2);
 
 /// Two permits that are never lost: one for whoever passes announcements on, one for the worker of
 /// this process.
@@ -33,8 +33,7 @@ impl Announcements {
     }
 
     /// Returns when something became due here since the last call.
-    pub(super) async fn gathered(&self) {
+    pub(super) async fn outgoing(&self) {
         self.outgoing.notified().await;
-        tokio::time::sleep(GATHER).await;
     }
 }

@@ -465,12 +465,14 @@ async fn connect(config: &DatabaseConfig, most: u32) -> Result<Connections, sqlx
 /// each of them would make their commits wait for one another.
 async fn send(pool: Connections, announcements: Announcements) {
     loop {
-        announcements.gathered().await;
+        announcements.outgoing().await;
         if let Err(error) =
             sqlx::query("select pg_notify($1, '')").bind(CHANNEL).execute(&pool).await
         {
             tracing::debug!("a notification was lost, polls will do: {error}");
         }
+        // Afterwards, so that the first of a burst is heard at once.
+        tokio::time::sleep(announcements::PAUSE).await;
     }
 }
 
