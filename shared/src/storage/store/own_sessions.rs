@@ -94,7 +94,11 @@ impl OwnSessions for Database {
                     lease_until = null,
                     worker_id = null, due_at = deadline_at, revision = revision + 1, updated_at = ",
             now!(),
-            " where session_id = $1 and status in ('pending', 'running', 'waiting') returning id"
+            " where id in (
+                 select id from jobs
+                 where session_id = $1 and status in ('pending', 'running', 'waiting') order by id",
+            locked!("update"),
+            ") returning id"
         ))
         .bind(id)
         .fetch_all(&mut *transaction)

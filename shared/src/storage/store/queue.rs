@@ -141,11 +141,10 @@ impl Queue for Database {
             " where id in (
                  select id from jobs where worker_id = $1 and status = 'running' and id ",
             among!("$3"),
-            // In the order of records: two that change several jobs never wait for one another.
+            // As everywhere: two that change several jobs never wait for one another.
             " order by id",
             locked!("update"),
-            ")",
-            " returning id, lease_id"
+            ") returning id, lease_id"
         ))
         .bind(worker)
         .bind(micros(lease))
@@ -170,9 +169,12 @@ impl Queue for Database {
             after!(interruption_pause!()),
             ", updated_at = ",
             now!(),
-            " where status = 'running' and lease_until <= ",
+            " where id in (
+                 select id from jobs where status = 'running' and lease_until <= ",
             now!(),
-            " returning id"
+            " order by id",
+            locked!("update"),
+            ") returning id"
         ))
         .fetch_all(&mut *transaction)
         .await?;
@@ -189,7 +191,10 @@ impl Queue for Database {
             now!(),
             ", updated_at = ",
             now!(),
-            " where status = 'running' and worker_id = $1"
+            " where id in (
+                 select id from jobs where status = 'running' and worker_id = $1 order by id",
+            locked!("update"),
+            ")"
         ))
         .bind(worker)
         .execute(&self.keeper)
@@ -270,11 +275,11 @@ impl Queue for Database {
             rows
         };
         let (returned, recorded) = if suspending.is_empty() {
-            (Vec::new(), record_at_once(&self.writer, rows(&[])).await?)
+            (Vec::new(), record_at_once(&self.writer, &rows(&[])).await?)
         } else {
             let mut transaction = begin(&self.writer).await?;
             let returned = users_returned(&mut transaction, &suspending).await?;
-            let recorded = record(&mut transaction, rows(&returned)).await?;
+            let recorded = record(&mut transaction, &rows(&returned)).await?;
             transaction.commit().await?;
             (returned, recorded)
         };

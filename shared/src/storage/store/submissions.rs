@@ -432,7 +432,10 @@ impl Database {
             now!(),
             ", updated_at = ",
             now!(),
-            " where session_id = $1 and status = 'suspended' returning id"
+            " where id in (
+                 select id from jobs where session_id = $1 and status = 'suspended' order by id",
+            locked!("update"),
+            ") returning id"
         ))
         .bind(session_id)
         .fetch_all(&mut **transaction)
