@@ -255,6 +255,13 @@ async fn begin(pool: &Connections) -> Result<Transaction<'static, Db>, sqlx::Err
     pool.begin().await
 }
 
+/// A column of all rows.
+macro_rules! column {
+    ($rows:ident.$name:ident) => {
+        $rows.iter().map(|row| row.$name.clone()).collect::<Vec<_>>()
+    };
+}
+
 /// Inserts jobs in a transaction of their own.
 async fn insert_jobs_at_once(
     pool: &Connections,
@@ -276,35 +283,29 @@ async fn insert_jobs_on<'c>(
     connection: impl PgExecutor<'c>,
     rows: &[JobRow],
 ) -> Result<Vec<PgRow>, sqlx::Error> {
-    /// A column of all rows.
-    macro_rules! column {
-        ($name:ident) => {
-            rows.iter().map(|row| row.$name.clone()).collect::<Vec<_>>()
-        };
-    }
     let run_at: Vec<Option<DateTime<Utc>>> =
         rows.iter().map(|row| row.run_at.map(Timestamp::as_datetime)).collect();
     sqlx::query(INSERT)
-        .bind(column!(id))
-        .bind(column!(tenant))
-        .bind(column!(subject))
-        .bind(column!(lane))
-        .bind(column!(session_id))
+        .bind(column!(rows.id))
+        .bind(column!(rows.tenant))
+        .bind(column!(rows.subject))
+        .bind(column!(rows.lane))
+        .bind(column!(rows.session_id))
         .bind(run_at)
-        .bind(column!(deadline_micros))
-        .bind(column!(priority))
-        .bind(column!(namespace))
-        .bind(column!(name))
-        .bind(column!(version))
-        .bind(column!(definition))
-        .bind(column!(input))
-        .bind(column!(progress))
-        .bind(column!(tags))
-        .bind(column!(warnings))
-        .bind(column!(traceparent))
-        .bind(column!(callback))
-        .bind(column!(callback_events))
-        .bind(column!(told))
+        .bind(column!(rows.deadline_micros))
+        .bind(column!(rows.priority))
+        .bind(column!(rows.namespace))
+        .bind(column!(rows.name))
+        .bind(column!(rows.version))
+        .bind(column!(rows.definition))
+        .bind(column!(rows.input))
+        .bind(column!(rows.progress))
+        .bind(column!(rows.tags))
+        .bind(column!(rows.warnings))
+        .bind(column!(rows.traceparent))
+        .bind(column!(rows.callback))
+        .bind(column!(rows.callback_events))
+        .bind(column!(rows.told))
         .fetch_all(connection)
         .await
 }
@@ -330,49 +331,40 @@ async fn wake_due(pool: &Connections, limit: i64) -> Result<PgRow, sqlx::Error> 
 }
 
 /// Writes records, in a transaction of their own; returns the jobs whose leases held.
-async fn record_at_once(
-    pool: &Connections,
-    rows: Vec<RecordRow>,
-) -> Result<Vec<PgRow>, sqlx::Error> {
+async fn record_at_once(pool: &Connections, rows: &[RecordRow]) -> Result<Vec<PgRow>, sqlx::Error> {
     record_on(pool, rows).await
 }
 
 /// Writes records; returns the jobs whose leases held.
 async fn record(
     transaction: &mut Transaction<'_, Db>,
-    rows: Vec<RecordRow>,
+    rows: &[RecordRow],
 ) -> Result<Vec<PgRow>, sqlx::Error> {
     record_on(&mut **transaction, rows).await
 }
 
 async fn record_on<'c>(
     connection: impl PgExecutor<'c>,
-    rows: Vec<RecordRow>,
+    rows: &[RecordRow],
 ) -> Result<Vec<PgRow>, sqlx::Error> {
-    /// A column of all rows.
-    macro_rules! column {
-        ($name:ident) => {
-            rows.iter().map(|row| row.$name.clone()).collect::<Vec<_>>()
-        };
-    }
     let due_at: Vec<Option<DateTime<Utc>>> =
         rows.iter().map(|row| row.due_at.map(Timestamp::as_datetime)).collect();
     let status: Vec<&str> = rows.iter().map(|row| row.status.as_str()).collect();
     sqlx::query(RECORD)
-        .bind(column!(id))
-        .bind(column!(lease_id))
+        .bind(column!(rows.id))
+        .bind(column!(rows.lease_id))
         .bind(status)
         .bind(due_at)
-        .bind(column!(checkpoint))
-        .bind(column!(progress))
-        .bind(column!(attempts))
-        .bind(column!(throttles))
-        .bind(column!(output))
-        .bind(column!(error))
-        .bind(column!(suspension))
-        .bind(column!(told))
-        .bind(column!(events))
-        .bind(column!(calls))
+        .bind(column!(rows.checkpoint))
+        .bind(column!(rows.progress))
+        .bind(column!(rows.attempts))
+        .bind(column!(rows.throttles))
+        .bind(column!(rows.output))
+        .bind(column!(rows.error))
+        .bind(column!(rows.suspension))
+        .bind(column!(rows.told))
+        .bind(column!(rows.events))
+        .bind(column!(rows.calls))
         .fetch_all(connection)
         .await
 }

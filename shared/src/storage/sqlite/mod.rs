@@ -294,7 +294,7 @@ async fn wake_due(pool: &Pool<Db>, limit: i64) -> Result<SqliteRow, sqlx::Error>
 /// Writes records, in a transaction of their own; returns the jobs whose leases held.
 async fn record_at_once(
     pool: &Pool<Db>,
-    rows: Vec<RecordRow>,
+    rows: &[RecordRow],
 ) -> Result<Vec<SqliteRow>, sqlx::Error> {
     let mut transaction = begin(pool).await?;
     let recorded = record(&mut transaction, rows).await?;
@@ -305,7 +305,7 @@ async fn record_at_once(
 /// Writes records, in a transaction; returns the jobs whose leases held.
 async fn record(
     transaction: &mut Transaction<'_, Db>,
-    rows: Vec<RecordRow>,
+    rows: &[RecordRow],
 ) -> Result<Vec<SqliteRow>, sqlx::Error> {
     let mut recorded = Vec::with_capacity(rows.len());
     for row in rows {
@@ -314,13 +314,13 @@ async fn record(
             .bind(row.lease_id)
             .bind(row.status.as_str())
             .bind(row.due_at)
-            .bind(row.checkpoint)
-            .bind(row.progress)
+            .bind(&row.checkpoint)
+            .bind(&row.progress)
             .bind(row.attempts)
             .bind(row.throttles)
-            .bind(row.output)
-            .bind(row.error)
-            .bind(row.suspension)
+            .bind(&row.output)
+            .bind(&row.error)
+            .bind(&row.suspension)
             .bind(row.told)
             .fetch_optional(&mut **transaction)
             .await?;
@@ -328,7 +328,7 @@ async fn record(
         recorded.push(changed);
         if row.events.is_some() || row.calls.is_some() {
             let tell = sqlx::query(TELL).bind(row.id).bind(row.told);
-            tell.bind(row.events).bind(row.calls).execute(&mut **transaction).await?;
+            tell.bind(&row.events).bind(&row.calls).execute(&mut **transaction).await?;
         }
     }
     Ok(recorded)
