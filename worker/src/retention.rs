@@ -4,7 +4,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use errand_shared::{config::RetentionConfig, storage::StoreError, telemetry::chain};
+use errand_shared::{
+    config::RetentionConfig,
+    storage::{StoreError, Walked},
+    telemetry::chain,
+};
 use uuid::Uuid;
 
 use crate::Context;
@@ -55,18 +59,8 @@ fn log(what: &str, result: Result<(), StoreError>) {
 }
 
 async fn stop_idle(context: &Context, grace: Duration, after: &mut Uuid) -> Result<(), StoreError> {
-    let mut stopped = 0;
-    for _ in 0..LOOKS {
-        let walked = context.sessions.stop_idle(grace, *after, SESSIONS).await?;
-        stopped += walked.found;
-        *after = walked.last.unwrap_or_default();
-        if walked.last.is_none() {
-            break;
-        }
-        if walked.found > 0 {
-            tokio::time::sleep(PAUSE).await;
-        }
-    }
+    let look = |after| context.sessions.stop_idle(grace, after, SESSIONS);
+    let stopped = walk(after, look).await?;
     if stopped > 0 {
         tracing::info!(stopped, "sessions that nothing needed were stopped");
     }
@@ -94,10 +88,23 @@ async fn delete_stopped(
     age: Duration,
     after: &mut Uuid,
 ) -> Result<(), StoreError> {
-    let mut deleted = 0;
+    let look = |after| context.store.delete_stopped(age, after, SESSIONS);
+    let deleted = walk(after, look).await?;
+    if deleted > 0 {
+        tracing::info!(deleted, "sessions that were stopped long ago were deleted");
+    }
+    Ok(())
+}
+
+/// Goes on over the sessions from where the last sweep ended; returns how many were found.
+async fn walk<F>(after: &mut Uuid, look: impl Fn(Uuid) -> F) -> Result<u64, StoreError>
+where
+    F: Future<Output = Result<Walked<u64>, StoreError>>,
+{
+    let mut found = 0;
     for _ in 0..LOOKS {
-        let walked = context.store.delete_stopped(age, *after, SESSIONS).await?;
-        deleted += walked.found;
+        let walked = look(*after).await?;
+        found += walked.found;
         *after = walked.last.unwrap_or_default();
         if walked.last.is_none() {
             break;
@@ -106,8 +113,5 @@ async fn delete_stopped(
             tokio::time::sleep(PAUSE).await;
         }
     }
-    if deleted > 0 {
-        tracing::info!(deleted, "sessions that were stopped long ago were deleted");
-    }
-    Ok(())
+    Ok(found)
 }

@@ -117,9 +117,9 @@ impl Sessions {
         grace: Duration,
         after: Uuid,
         limit: u32,
-    ) -> Result<Walked<usize>, StoreError> {
+    ) -> Result<Walked<u64>, StoreError> {
         let Walked { last, found } = self.store.stop_idle(grace, after, limit).await?;
-        let stopped = found.len();
+        let stopped = found.len() as u64;
         for Retired { owner, client_id, tokens } in found {
             // Nobody but the client that they were issued to can revoke them.
             if client_id == self.client_id {
