@@ -118,6 +118,11 @@ impl Simulator {
         self.tenant.script(answer.into());
     }
 
+    /// Drops the queued answers that no token request has met.
+    pub fn forget_token_answers(&self) {
+        self.tenant.forget_scripts();
+    }
+
     /// Entra's answer for an AADSTS number. One it does not know becomes a bare `invalid_grant`.
     pub fn entra_error(&self, code: u32) -> HttpAnswer {
         EntraError::from(code).answer(self.tenant.clock.now(), &random_id())

@@ -136,6 +136,11 @@ impl Tenant {
         self.scripts.lock().expect("nobody panics while holding it").push_back(answer);
     }
 
+    /// Drops the answers that nobody has asked for yet.
+    pub(crate) fn forget_scripts(&self) {
+        self.scripts.lock().expect("nobody panics while holding it").clear();
+    }
+
     /// The answer in store for the next token request; the usual one if there is none.
     pub(crate) fn next_script(&self) -> ScriptedAnswer {
         let mut scripts = self.scripts.lock().expect("nobody panics while holding it");
