@@ -1,10 +1,11 @@
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr, TcpListener},
+    ops::Range,
     path::PathBuf,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU16, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -25,8 +26,9 @@ use crate::{
 /// Longer than any `Prefer: wait` of a story.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A port that was free may be another test's by the time the API takes it.
-const PORT_TRIES: u32 = 5;
+/// Below what systems give to connections and listeners that ask for no port of their own: from
+/// 32768 on Linux, from 49152 on macOS. A process that is killed finds its port again.
+const PORTS: Range<u16> = 12_000..32_000;
 
 /// The whole product: an API, workers, a database, and the two parties they talk to.
 #[derive(Debug)]
@@ -57,9 +59,10 @@ impl TestApp {
     pub async fn start_with(database: Database, settings: Settings) -> Self {
         let folder = tempfile::tempdir().expect("there is a folder for temporary files");
         let simulator = Simulator::start(settings.simulator.clone()).await;
+        let api_address = free_address();
         let connection = Connection {
             http: errand_shared::http::client(HTTP_TIMEOUT),
-            address: String::new(),
+            address: format!("http://{api_address}"),
             received: Mutex::default(),
         };
         let mut app = Self {
@@ -69,13 +72,14 @@ impl TestApp {
             folder,
             encryption_key: random_key(),
             connection: Arc::new(connection),
-            api_address: (Ipv4Addr::LOCALHOST, 0).into(),
+            api_address,
             api: None,
             workers: Vec::new(),
             started: AtomicUsize::new(0),
             finished: false,
         };
-        app.start_api_on_a_free_port().await;
+        app.configure();
+        app.start_api().await;
         for _ in 0..app.settings.workers {
             app.start_worker().await;
         }
@@ -135,15 +139,17 @@ impl TestApp {
 
 /// The processes.
 impl TestApp {
-    /// Starts the API again, where it was.
+    /// Starts the API, always where it was.
     pub async fn start_api(&mut self) {
-        assert!(self.try_to_start_api().await, "the API does not start again");
+        let mut api = self.start_program("errand-api", &[], &[]);
+        self.until_ready(&mut api, &self.api_address.to_string()).await;
+        self.api = Some(api);
     }
 
     /// Starts API and worker as one process (`errand serve`), where the API was.
     pub async fn start_serving(&mut self) {
         let mut program = self.start_program("errand", &["serve"], &[]);
-        assert!(self.is_ready(&mut program, &self.api_address.to_string()).await);
+        self.until_ready(&mut program, &self.api_address.to_string()).await;
         self.api = Some(program);
     }
 
@@ -170,17 +176,12 @@ impl TestApp {
 
     /// Starts one more worker, with environment variables over its configuration file.
     pub async fn start_worker_with(&mut self, environment: &[(&str, &str)]) {
-        for _ in 0..PORT_TRIES {
-            let health = free_address().to_string();
-            let mut environment = environment.to_vec();
-            environment.push(("ERRAND__WORKER__LISTEN", &health));
-            let mut worker = self.start_program("errand-worker", &[], &environment);
-            if self.is_ready(&mut worker, &health).await {
-                self.workers.push(worker);
-                return;
-            }
-        }
-        panic!("no worker starts");
+        let health = free_address().to_string();
+        let mut environment = environment.to_vec();
+        environment.push(("ERRAND__WORKER__LISTEN", &health));
+        let mut worker = self.start_program("errand-worker", &[], &environment);
+        self.until_ready(&mut worker, &health).await;
+        self.workers.push(worker);
     }
 
     /// SIGKILL to the worker that was started last.
@@ -220,27 +221,12 @@ impl TestApp {
         }
     }
 
-    async fn start_api_on_a_free_port(&mut self) {
-        for _ in 0..PORT_TRIES {
-            self.api_address = free_address();
-            let description = self.simulator.description();
-            let (path, database) = (self.configuration(), self.database.section());
-            let (address, key) = (self.api_address, &self.encryption_key);
-            self.settings.write(&path, description, &database, address, key);
-            let connection = Arc::get_mut(&mut self.connection).expect("there are no users yet");
-            connection.address = format!("http://{}", self.api_address);
-            if self.try_to_start_api().await {
-                return;
-            }
-        }
-        panic!("no API starts");
-    }
-
-    async fn try_to_start_api(&mut self) -> bool {
-        let mut api = self.start_program("errand-api", &[], &[]);
-        let is_ready = self.is_ready(&mut api, &self.api_address.to_string()).await;
-        self.api = is_ready.then_some(api);
-        is_ready
+    /// Writes the configuration file.
+    fn configure(&self) {
+        let description = self.simulator.description();
+        let (path, database) = (self.configuration(), self.database.section());
+        let (address, key) = (self.api_address, &self.encryption_key);
+        self.settings.write(&path, description, &database, address, key);
     }
 
     /// Starts a program that somebody else looks after.
@@ -264,21 +250,12 @@ impl TestApp {
         }
     }
 
-    /// Waits for `/readyz`. False if somebody else took the port.
-    async fn is_ready(&self, program: &mut Program, address: &str) -> bool {
+    /// Waits for `/readyz`.
+    async fn until_ready(&self, program: &mut Program, address: &str) {
         let deadline = Instant::now() + PATIENCE;
         let url = format!("http://{address}/readyz");
-        loop {
-            if let Some(code) = program.exit_code() {
-                let log = program.log();
-                assert!(log.contains("in use"), "ended with {code}: {log}");
-                return false;
-            }
-            if let Ok(answer) = self.connection.http.get(&url).send().await
-                && answer.status() == 200
-            {
-                return true;
-            }
+        while !matches!(self.connection.http.get(&url).send().await, Ok(it) if it.status() == 200) {
+            assert_eq!(program.exit_code(), None, "it ended: {}", program.log());
             assert!(Instant::now() < deadline, "{url} is not ready: {}", program.log());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -371,10 +348,19 @@ impl Drop for TestApp {
     }
 }
 
-/// An address that nobody listens on at this moment.
+/// An address that nobody listens on, and that is given to nobody else in this process.
 pub fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("there is a free port");
-    listener.local_addr().expect("it has an address")
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    let length = u32::from(PORTS.end - PORTS.start);
+    loop {
+        let given = u32::from(GIVEN.fetch_add(1, Ordering::Relaxed));
+        // Processes that run side by side begin far from each other.
+        let step = std::process::id().wrapping_mul(1000).wrapping_add(given) % length;
+        let port = PORTS.start + u16::try_from(step).expect("it is below the length of the range");
+        if let Ok(free) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            return free.local_addr().expect("it has an address");
+        }
+    }
 }
 
 fn random_key() -> [u8; 32] {
@@ -382,4 +368,17 @@ fn random_key() -> [u8; 32] {
     key[..16].copy_from_slice(Uuid::new_v4().as_bytes());
     key[16..].copy_from_slice(Uuid::new_v4().as_bytes());
     key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_given_once_and_is_none_that_a_system_gives() {
+        let first = free_address();
+        let second = free_address();
+        assert_ne!(first, second);
+        assert!(first.port() < 32_768 && second.port() < 32_768, "{first} {second}");
+    }
 }
