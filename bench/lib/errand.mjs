@@ -86,7 +86,7 @@ export class PostgresInstallation extends Installation {
   }
 
   async forgetJobs() {
-    await postgres.query(this.name, 'truncate jobs cascade');
+    await postgres.query(this.name, 'truncate jobs, job_events, job_calls cascade');
     await postgres.query(this.name, 'checkpoint');
   }
 

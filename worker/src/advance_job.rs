@@ -2,7 +2,8 @@
 //!
 //! Step ▸ record ▸ act. The interpreter says what the workflow wants; that is recorded, fenced by
 //! the lease, and only then done. So a call's id, and with it its `Idempotency-Key`, is the same
-//! after a crash, and a job that waits is nothing but a row.
+//! after a crash, and a job that waits is nothing but a row. A call that only reads is done first and
+//! recorded with its answer, where nothing is lost by it (`docs/decisions/0020-reading-first.md`).
 //!
 //! A workflow may want several calls at once. Each is a flight (`flights.rs`); the job lasts in
 //! memory while one is under way, and steps whenever one has landed or a time has come.
@@ -50,6 +51,9 @@ const BUSY_PAUSE: Duration = Duration::from_secs(5);
 
 /// How often a job that only computes is recorded.
 const RECORD_LONG_STEPS: Duration = Duration::from_secs(1);
+
+/// How long a call that only reads may be under way before a record tells of it.
+const READ_FIRST: Duration = Duration::from_millis(50);
 
 /// A wait shorter than this is announced, because idle workers would look too late.
 const SHORT_WAIT: Duration = Duration::from_secs(1);
@@ -121,6 +125,8 @@ async fn advance(
         sent: Vec::new(),
         events: Vec::new(),
         recorded: Instant::now(),
+        has_landed: false,
+        owed: None,
     };
     if job.job.interruptions >= MAX_INTERRUPTIONS {
         let error = WorkflowError::interrupted(job.job.interruptions);
@@ -163,7 +169,12 @@ struct Advance<'a> {
     sent: Vec<SentCall>,
     /// To be told with the next record.
     events: Vec<(EventKind, Value)>,
+    /// Or claimed.
     recorded: Instant,
+    /// Whether a call has landed since then.
+    has_landed: bool,
+    /// When to tell of calls that were sent unrecorded.
+    owed: Option<Instant>,
 }
 
 struct Suspending {
@@ -235,6 +246,7 @@ impl<'a> Advance<'a> {
                         }
                     }
                     () = tokio::time::sleep(until.since(self.clock.now())) => {}
+                    () = at(self.owed) => self.record(Next::Continue).await?,
                     () = self.context.stopping.cancelled(), if !stopping => {}
                 }
             }
@@ -322,7 +334,7 @@ impl<'a> Advance<'a> {
         until
     }
 
-    /// Records that the calls which have a token are about to be sent, and sends them.
+    /// Records that the calls which have a token are about to be sent, or does so soon, and sends them.
     async fn send_ready(&mut self) -> Result<(), NotRecorded> {
         let ready: Vec<Call> = self.flights.ready().cloned().collect();
         if ready.is_empty() {
@@ -331,14 +343,26 @@ impl<'a> Advance<'a> {
         for call in &ready {
             self.state.call(call).begin();
         }
-        self.record(Next::Continue).await?;
+        if self.may_read_first(&ready) {
+            self.owed = Some(Instant::now() + READ_FIRST);
+        } else {
+            self.record(Next::Continue).await?;
+        }
         self.flights.send_ready(|call| self.state.attempt(call));
         Ok(())
+    }
+
+    /// Whether calls may be sent before they are recorded: whoever repeated them after a crash would
+    /// change nothing and repeat nothing else, and the lease was just seen to hold.
+    fn may_read_first(&self, calls: &[Call]) -> bool {
+        let only_reads = calls.iter().all(downstream::only_reads);
+        only_reads && !self.has_landed && self.recorded.elapsed() < READ_FIRST
     }
 
     /// Draws the consequence of what became of a call.
     fn land(&mut self, landed: Landed<'a>, replies: &mut Vec<Reply>) {
         let Landed { call, api, result } = landed;
+        self.has_landed = true;
         let verdict = match result {
             Err(NotSent::NoToken(error)) => self.without_token(&call, api, error),
             Err(NotSent::Held(length)) => Verdict::Postpone(self.clock.now() + length),
@@ -476,7 +500,7 @@ impl<'a> Advance<'a> {
             next,
         });
         self.record_patiently(&record).await?;
-        self.recorded = Instant::now();
+        (self.recorded, self.has_landed, self.owed) = (Instant::now(), false, None);
         Ok(())
     }
 
@@ -522,6 +546,14 @@ fn told(happened: Vec<Happened>) -> impl Iterator<Item = (EventKind, Value)> {
         };
         (kind, json!({ "task": task }))
     })
+}
+
+/// Returns then; never without a time.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
 }
 
 fn pause_for_operator(now: Timestamp, why: &str) -> Timestamp {

@@ -156,19 +156,25 @@ impl Timers {
     }
 }
 
-/// Waits until there may be something to claim.
+/// Waits until there may be something to claim: an announcement, a timer, or what nobody announced.
 async fn idle(context: &Context, stop: &CancellationToken, timers: &mut Timers) {
-    // After the claim, and not before: a job that is announced runs one statement sooner. Should it
-    // fail, so will the next claim.
-    let _ = timers.look(context).await;
-    // Spread: workers that were woken together would look together ever after.
-    let poll = Instant::now() + POLL.mul_f64(1.0 + 0.08 * fastrand::f64());
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = context.store.wait_for_announcement() => {}
-        () = tokio::time::sleep_until(timers.due.map_or(poll, |due| due.min(poll))) => {}
+    loop {
+        // After the claim, and not before: a job that is announced runs one statement sooner. Should it
+        // fail, so will the next claim.
+        let looked = timers.look(context).await;
+        // Spread: workers that were woken together would look together ever after.
+        let poll = Instant::now() + POLL.mul_f64(1.0 + 0.08 * fastrand::f64());
+        let due = timers.due.filter(|due| *due < poll);
+        let is_over = tokio::select! {
+            () = stop.cancelled() => true,
+            () = context.store.wait_for_announcement() => true,
+            () = tokio::time::sleep_until(due.unwrap_or(poll)) => due.is_some() || looked.is_err(),
+        };
+        if is_over {
+            timers.looked = Instant::now();
+            return;
+        }
     }
-    timers.looked = Instant::now();
 }
 
 async fn pause_unless(stop: &CancellationToken, pause: Duration) {

@@ -81,9 +81,15 @@ impl Sent {
     }
 }
 
+/// Whether the call asks for no change (RFC 9110 9.2.1).
+pub(crate) fn only_reads(call: &Call) -> bool {
+    matches!(call.method.as_str(), "GET" | "HEAD" | "OPTIONS")
+}
+
 /// Whether sending the call twice is safe (RFC 9110 9.2.2), or the API makes it so.
 pub(crate) fn may_be_repeated(call: &Call, api: &DownstreamApi) -> bool {
-    matches!(call.method.as_str(), "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE")
+    only_reads(call)
+        || matches!(call.method.as_str(), "PUT" | "DELETE")
         || api.honours_idempotency_key
 }
 

@@ -164,7 +164,7 @@ pub(super) async fn submit_all(
             }
             Submitted::Replayed(ids) => return Ok(Stored::Before(ids)),
             Submitted::KeyReused => return Err(Problem::idempotency_key_reused()),
-            Submitted::SessionChanged => {}
+            Submitted::SessionChanged => rights.look_again(state, caller),
         }
     }
     Err(Problem::unavailable("The session is being changed by somebody else.", 1))
@@ -230,6 +230,12 @@ impl<'a> Rights<'a> {
             initiated.push(initiating.map_err(refused)?);
         }
         Ok(initiated)
+    }
+
+    fn look_again(&self, state: &AppState, caller: &Caller) {
+        for Right { key, .. } in &self.sessions {
+            state.sessions.look_again(caller, *key);
+        }
     }
 }
 

@@ -20,13 +20,27 @@ use crate::{
     time::Timestamp,
 };
 
-/// What initiations wait for each other by.
-pub(super) type InitiationKey = (Principal, KeyOrToken);
+/// Which session is meant, and whose; what initiations wait for each other by.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct InitiationKey {
+    owner: Principal,
+    session: KeyOrToken,
+}
 
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub(super) enum KeyOrToken {
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum KeyOrToken {
     Key(String),
     Token(AssertionHash),
+}
+
+impl InitiationKey {
+    fn new(caller: &Caller, session_key: Option<&str>) -> Self {
+        let session = match session_key {
+            Some(key) => KeyOrToken::Key(key.to_owned()),
+            None => KeyOrToken::Token(caller.assertion.hash()),
+        };
+        Self { owner: caller.principal.clone(), session }
+    }
 }
 
 /// A grant to submit a job with. Submit before dropping it: others who want the same session wait.
@@ -136,16 +150,19 @@ impl Sessions {
             futures::future::try_join_all(exchanges).await?;
         }
         let hash = caller.assertion.hash();
-        let known = self.known_grants(caller, session_key, hash, apis).await?;
+        let key = InitiationKey::new(caller, session_key);
+        let lately = self.known.find(&key).and_then(|known| self.usable(&known, &key, hash, apis));
+        let known = match lately.filter(|known| known.missing.is_empty()) {
+            Some(known) => Some(known),
+            None => self.known_grants(&key, hash, apis).await?,
+        };
         if let Some(known) = known.filter(|known| known.missing.is_empty()) {
             let outcome = Outcome::Known(known.id);
             return Ok(Initiated { outcome, ends_at: known.ends_at, turn: None });
         }
-        let key = session_key
-            .map_or(KeyOrToken::Token(hash), |session_key| KeyOrToken::Key(session_key.to_owned()));
-        let turn = Some(self.initiations.take((caller.principal.clone(), key)).await);
+        let turn = Some(self.initiations.take(key.clone()).await);
         // Whoever had the turn before may have brought what is wanted.
-        let known = self.known_grants(caller, session_key, hash, apis).await?;
+        let known = self.known_grants(&key, hash, apis).await?;
         let (missing, known_end) = match known {
             Some(known) if known.missing.is_empty() => {
                 let outcome = Outcome::Known(known.id);
@@ -199,28 +216,50 @@ impl Sessions {
         Ok(())
     }
 
-    /// Looks up what the caller's session has for `apis` already; none if it cannot be used at all.
+    /// What was found of the caller's session no longer holds: the next initiation looks at its row.
+    pub fn look_again(&self, caller: &Caller, session_key: Option<&str>) {
+        self.known.forget(&InitiationKey::new(caller, session_key));
+    }
+
+    /// Looks up what a session has for `apis` already; none if it cannot be used at all.
     async fn known_grants<'a>(
         &self,
-        caller: &Caller,
-        session_key: Option<&str>,
+        key: &InitiationKey,
         hash: AssertionHash,
         apis: &[&'a DownstreamApi],
     ) -> Result<Option<KnownGrants<'a>>, StoreError> {
-        let selector = session_key.map_or(SessionSelector::Allocated(&hash), SessionSelector::Key);
-        let found = self.store.find_session(&caller.principal, &self.client_id, selector).await?;
+        let InitiationKey { owner, session } = key;
+        let selector = match session {
+            KeyOrToken::Key(key) => SessionSelector::Key(key),
+            KeyOrToken::Token(hash) => SessionSelector::Allocated(hash),
+        };
+        let found = self.store.find_session(owner, &self.client_id, selector).await?;
+        Ok(found.and_then(|found| {
+            self.known.keep(key, &found);
+            self.usable(&found, key, hash, apis)
+        }))
+    }
+
+    /// What a session has for `apis` already; none if it cannot be used at all.
+    fn usable<'a>(
+        &self,
+        found: &KnownSession,
+        key: &InitiationKey,
+        hash: AssertionHash,
+        apis: &[&'a DownstreamApi],
+    ) -> Option<KnownGrants<'a>> {
         // Under the caller's own key another token is a newer sign-in: it replaces the grants. An
         // allocated key belongs to its token, whatever grants it has by now.
-        let usable = |session: &KnownSession| {
-            session.state == SessionState::Active
-                && (session_key.is_none() || session.assertion_hash == hash)
-        };
-        let Some(session) = found.filter(usable) else { return Ok(None) };
-        let mut known = KnownGrants { id: session.id, missing: Vec::new(), ends_at: None };
+        let is_its_own =
+            matches!(key.session, KeyOrToken::Token(_)) || found.assertion_hash == hash;
+        if found.state != SessionState::Active || !is_its_own {
+            return None;
+        }
+        let mut known = KnownGrants { id: found.id, missing: Vec::new(), ends_at: None };
         let now = self.clock.now();
         for api in apis {
             let name = self.grant_for(api);
-            match session.grants.iter().find(|grant| grant.api == name) {
+            match found.grants.iter().find(|grant| grant.api == name) {
                 Some(KnownGrant { renewable: true, .. }) => {}
                 Some(KnownGrant { expires_at: Some(end), .. }) if *end > now => {
                     known.ends_at = known.ends_at.into_iter().chain([*end]).min();
@@ -228,7 +267,7 @@ impl Sessions {
                 Some(_) | None => known.missing.push(*api),
             }
         }
-        Ok(Some(known))
+        Some(known)
     }
 
     fn new_grant(

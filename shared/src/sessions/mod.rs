@@ -16,6 +16,7 @@ mod exchange_limit;
 mod gates;
 mod initiate;
 mod keep_alive;
+mod known;
 mod memory;
 #[cfg(test)]
 mod tests;
@@ -31,7 +32,8 @@ pub use self::{
     initiate::{InitiateError, Initiated, Preflight},
 };
 use self::{
-    exchange_limit::ExchangeLimit, initiate::InitiationKey, memory::TokenMemory, turns::Turns,
+    exchange_limit::ExchangeLimit, initiate::InitiationKey, known::KnownSessions,
+    memory::TokenMemory, turns::Turns,
 };
 use crate::{
     config::{Dialect, DownstreamApi, IdentityConfig},
@@ -56,6 +58,7 @@ pub struct Sessions {
     dialect: Dialect,
     clock: SharedClock,
     initiations: Turns<InitiationKey>,
+    known: KnownSessions,
     exchange_limit: ExchangeLimit,
     /// By session and grant.
     refreshes: Turns<(Uuid, String)>,
@@ -74,6 +77,7 @@ impl Sessions {
             dialect: identity.dialect.clone(),
             clock,
             initiations: Turns::default(),
+            known: KnownSessions::default(),
             exchange_limit: ExchangeLimit::default(),
             refreshes: Turns::default(),
             memory: TokenMemory::default(),

@@ -41,6 +41,7 @@ mod parallel;
 mod poison;
 mod pooled;
 mod provider_outages;
+mod reading;
 mod refresh_races;
 mod registered;
 mod retention;

@@ -160,3 +160,26 @@ async fn an_early_renewal_replaces_what_is_remembered() {
     let renewed = story.acquire_as(session, &alice, "Partner").await.unwrap();
     assert_ne!(renewed.expose(), first.expose());
 }
+
+#[tokio::test]
+async fn a_session_that_was_found_lately_is_looked_at_again_when_told_to() {
+    let story = Story::at_entra(HOUR).await;
+    let alice = story.signed_in("alice", &tenant()).await;
+    let bob = story.signed_in("bob", &alice.principal.tenant).await;
+    let is_known = async |caller: &Caller| {
+        let apis = [story.api("Partner")];
+        let initiating = story.sessions.initiate(caller, Some("k"), &apis, Preflight::First);
+        let grant = initiating.await.map(|initiated| matches!(initiated.grant(), Grant::Known(_)));
+        grant.map_err(|error| matches!(error, InitiateError::Store(_)))
+    };
+    assert_eq!(is_known(&alice).await, Ok(true), "found in its row");
+    story.execute("alter table sessions rename to hidden").await;
+    assert_eq!(is_known(&alice).await, Ok(true), "remembered");
+    assert_eq!(is_known(&bob).await, Err(true), "another user's key");
+    let again = story.user("alice", &alice.principal.tenant).await;
+    assert_eq!(is_known(&again).await, Err(true), "another token under the key");
+    story.sessions.look_again(&alice, Some("k"));
+    assert_eq!(is_known(&alice).await, Err(true));
+    story.execute("alter table hidden rename to sessions").await;
+    assert_eq!(is_known(&alice).await, Ok(true));
+}
