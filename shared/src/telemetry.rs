@@ -1,5 +1,7 @@
 //! Logs, and the trace that a job carries from its submission to its calls.
 
+use std::fmt::Write;
+
 use aws_lc_rs::rand;
 use tracing_subscriber::EnvFilter;
 
@@ -48,8 +50,11 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 ///
 /// Source: W3C Trace Context, 3.2.
 pub fn child_traceparent(parent: Option<&str>) -> String {
-    let trace_id = parent.and_then(trace_id).map_or_else(random_hex::<16>, str::to_owned);
-    format!("00-{trace_id}-{}-01", random_hex::<8>())
+    let mut random = [0; 24];
+    rand::fill(&mut random).expect("the operating system gives random bytes");
+    let (new_trace, span) = random.split_at(16);
+    let trace_id = parent.and_then(trace_id).map_or_else(|| hex(new_trace), str::to_owned);
+    format!("00-{trace_id}-{}-01", hex(span))
 }
 
 fn trace_id(traceparent: &str) -> Option<&str> {
@@ -64,10 +69,12 @@ fn trace_id(traceparent: &str) -> Option<&str> {
     (known && hex(trace_id, 32) && hex(parent_id, 16)).then_some(trace_id)
 }
 
-fn random_hex<const BYTES: usize>() -> String {
-    let mut random = [0; BYTES];
-    rand::fill(&mut random).expect("the operating system gives random bytes");
-    random.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+fn hex(bytes: &[u8]) -> String {
+    let mut hex = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        let _ = write!(hex, "{byte:02x}");
+    }
+    hex
 }
 
 #[cfg(test)]

@@ -253,7 +253,8 @@ impl<'a> Advance<'a> {
         }
     }
 
-    /// One step, beside the threads that serve everybody, and as long as the job may compute.
+    /// One step, beside the threads that serve everybody if it may be long, and as long as the job
+    /// may compute.
     async fn step(&mut self, replies: Vec<Reply>) -> Outcome {
         let limits = &self.context.limits;
         if self.clock.now() >= self.job.deadline_at {
@@ -270,9 +271,11 @@ impl<'a> Advance<'a> {
         let began = Instant::now();
         let (now, checkpoint) = (self.clock.now(), &mut self.state.checkpoint);
         let Context { cages, .. } = self.context;
-        let outcome = tokio::task::block_in_place(|| {
-            step(self.workflow, limits, cages, checkpoint, replies, now, &mut fastrand::f64)
-        });
+        let step =
+            || step(self.workflow, limits, cages, checkpoint, replies, now, &mut fastrand::f64);
+        // To wake a thread that serves the others meanwhile takes longer than a brief step.
+        let outcome =
+            if self.workflow.is_brief() { step() } else { tokio::task::block_in_place(step) };
         self.events.extend(told(checkpoint.take_happened()));
         // That it waited for others is not the job's doing.
         if outcome != Outcome::Interrupted {

@@ -11,6 +11,9 @@ use super::{
 };
 use crate::config::DownstreamApis;
 
+/// How many tasks a step may have that nobody is served beside.
+const FEW_TASKS: u64 = 16;
+
 /// A document that passed its check, ready to run.
 #[derive(Debug)]
 pub struct Workflow {
@@ -64,6 +67,19 @@ impl Workflow {
     pub fn total(&self) -> Option<u64> {
         (!jumps(&self.tasks)).then(|| self.tasks.iter().map(Task::leaves).sum())
     }
+
+    /// Whether each step of it is a matter of microseconds: a few tasks, each of them once, and no
+    /// expression in a child process.
+    pub fn is_brief(&self) -> bool {
+        let are_few = self.total().is_some_and(|total| total <= FEW_TASKS);
+        are_few && !self.is_caged && !tries(&self.tasks)
+    }
+}
+
+fn tries(tasks: &[Task]) -> bool {
+    tasks.iter().any(|task| {
+        matches!(task.activity, Activity::Try(_)) || task.activity.tasks().is_some_and(tries)
+    })
 }
 
 fn jumps(tasks: &[Task]) -> bool {

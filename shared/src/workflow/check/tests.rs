@@ -486,6 +486,21 @@ fn totals_count_tasks_that_do_something() {
     assert_eq!((total(&switch("end")), total(&switch("x"))), (Some(1), None));
 }
 
+#[test]
+fn a_workflow_is_brief_that_neither_repeats_anything_nor_has_many_tasks() {
+    let is_brief = |tasks: Value| {
+        check(&with_task(&json!({"do": tasks})), &Limits::default(), None).unwrap().is_brief()
+    };
+    let wait = json!({"wait": "PT1S"});
+    assert!(is_brief(json!([{"a": wait}, {"b": {"fork": {"branches": [{"c": wait}]}}}])));
+    assert!(!is_brief(json!([{"a": {"wait": "PT1S", "then": "b"}}, {"b": wait}])));
+    assert!(!is_brief(json!([{"a": {"for": {"in": "."}, "do": [{"b": wait}]}}])));
+    let tries = json!([{"a": {"try": [{"b": wait}], "catch": {"do": [{"c": wait}]}}}]);
+    assert!(!is_brief(tries));
+    let many: Vec<Value> = (0..17).map(|at| json!({(format!("t{at}")): wait})).collect();
+    assert!(is_brief(json!(many[..16])) && !is_brief(json!(many)));
+}
+
 /// Words that documents are made of, and others.
 fn any_word() -> impl Strategy<Value = String> {
     let words = [
