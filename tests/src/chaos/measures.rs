@@ -1,6 +1,6 @@
 //! L1 to L6: one fault at a time, after the storm, each met by jobs that are made for it.
 
-use std::time::Duration;
+use std::{hint::black_box, num::NonZero, time::Duration};
 
 use errand_shared::time::{Clock, SystemClock, Timestamp};
 use fastrand::Rng;
@@ -23,6 +23,9 @@ const JOBS: usize = 40;
 const BATCH: usize = 150;
 const BATCHES: usize = 5;
 
+/// Rounds of a calculation: a tenth of a second or so.
+const CALCULATION: u32 = 50_000_000;
+
 /// How long PostgreSQL is away.
 const DOWN: Duration = Duration::from_secs(2);
 
@@ -38,12 +41,28 @@ const WHAT: [(&str, &str); 6] = [
     ("L6", "throughput after, in relation to before"),
 ];
 
-/// Jobs per second, the best of some batches: the one that the machine disturbed least.
-pub(crate) async fn throughput(stage: &Stage) -> Option<f64> {
+/// Jobs per second, in relation to what the machine can do at that time: others may share its processors,
+/// and their clocks change.
+#[derive(Clone, Copy)]
+pub(crate) struct Throughput {
+    jobs: f64,
+    /// Calculations per second, while the jobs ran.
+    speed: f64,
+}
+
+impl Throughput {
+    fn per_calculation(self) -> f64 {
+        self.jobs / self.speed
+    }
+}
+
+/// The best of some batches: the one that the machine disturbed least.
+pub(crate) async fn throughput(stage: &Stage) -> Option<Throughput> {
     if !stage.plan.measures {
         return None;
     }
-    let mut best: f64 = 0.0;
+    let mut best: Option<Throughput> = None;
+    let mut speed_before = speed().await;
     for batch in 0..BATCHES {
         let began = Instant::now();
         submit(stage, &format!("batch {batch} {}", Uuid::new_v4()), BATCH, |number| {
@@ -52,20 +71,42 @@ pub(crate) async fn throughput(stage: &Stage) -> Option<f64> {
         .await;
         stage.journal.wait_until_finished(PATIENCE).await;
         #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
-        let rate = BATCH as f64 / began.elapsed().as_secs_f64();
-        best = best.max(rate);
+        let jobs = BATCH as f64 / began.elapsed().as_secs_f64();
+        let speed_after = speed().await;
+        let seen = Throughput { jobs, speed: f64::midpoint(speed_before, speed_after) };
+        speed_before = speed_after;
+        if best.is_none_or(|best| seen.per_calculation() > best.per_calculation()) {
+            best = Some(seen);
+        }
     }
-    Some(best)
+    best
+}
+
+/// How often per second all processors together do a calculation that knows nothing of Errand.
+async fn speed() -> f64 {
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let one = || {
+        let began = std::time::Instant::now();
+        let mut number = 1_u64;
+        for _ in 0..CALCULATION {
+            number = black_box(number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
+        }
+        1.0 / began.elapsed().as_secs_f64()
+    };
+    let all = (0..processors).map(|_| tokio::task::spawn_blocking(one));
+    let speeds = futures::future::try_join_all(all).await.expect("a calculation ends");
+    speeds.into_iter().sum()
 }
 
 /// All six, or that they were not measured.
-pub(crate) async fn all(stage: &Stage, fleet: &mut Fleet, before: Option<f64>) -> Vec<Line> {
+pub(crate) async fn all(stage: &Stage, fleet: &mut Fleet, before: Option<Throughput>) -> Vec<Line> {
     let Some(before) = before else {
         let why = "a short run";
         return WHAT.map(|(name, what)| Line::not_measured(name, what, why)).to_vec();
     };
     all_processes(stage, fleet).await;
-    let after = throughput(stage).await.unwrap_or_default();
+    let after = throughput(stage).await.expect("it was measured before");
+    let share = after.per_calculation() / before.per_calculation();
     vec![
         after_kill(stage, fleet).await,
         after_stop(stage, fleet).await,
@@ -75,9 +116,14 @@ pub(crate) async fn all(stage: &Stage, fleet: &mut Fleet, before: Option<f64>) -
         Line::measured(
             WHAT[5].0,
             WHAT[5].1,
-            format!("{:.0} % of {before:.0} jobs/s", after / before * 100.0),
+            format!(
+                "{:.0} % of {:.0} jobs/s, at {:.0} % of the machine's speed",
+                share * 100.0,
+                before.jobs,
+                after.speed / before.speed * 100.0
+            ),
             ">= 98 %",
-            after >= 0.98 * before,
+            share >= 0.98,
         ),
     ]
 }
