@@ -371,7 +371,7 @@ const plans = await postgres.plansOf('errand_full', async () => {
   await full.drained(CLIENTS, newest);
   await full.stopWorker();
 });
-const plan = plans.find((text) => /for update skip locked/i.test(text)) ?? 'none was logged';
+const plan = plans.find((text) => /with recursive above/i.test(text)) ?? 'none was logged';
 
 // What came out.
 
