@@ -248,6 +248,10 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// their lengths are known. Compiling them never pays.
 const PLAN_ONCE: &str = "set plan_cache_mode = force_generic_plan; set jit = off";
 
+/// Without waiting for the disk, as every other commit does: a notification that a crash of the server
+/// loses would have found nobody who listens.
+const NOTIFY: &str = "select set_config('synchronous_commit', 'off', true), pg_notify($1, '')";
+
 /// The channel of `LISTEN`.
 const CHANNEL: &str = "errand_jobs";
 
@@ -458,9 +462,7 @@ async fn connect(config: &DatabaseConfig, most: u32) -> Result<Connections, sqlx
 async fn send(pool: Connections, announcements: Announcements) {
     loop {
         announcements.outgoing().await;
-        if let Err(error) =
-            sqlx::query("select pg_notify($1, '')").bind(CHANNEL).execute(&pool).await
-        {
+        if let Err(error) = sqlx::query(NOTIFY).bind(CHANNEL).execute(&pool).await {
             tracing::debug!("a notification was lost, polls will do: {error}");
         }
         // Afterwards, so that the first of a burst is heard at once.
