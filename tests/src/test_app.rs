@@ -4,7 +4,7 @@ use std::{
     ops::Range,
     path::PathBuf,
     sync::{
-        Arc, Mutex,
+        Arc, LazyLock, Mutex,
         atomic::{AtomicU16, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -254,8 +254,13 @@ impl TestApp {
     async fn until_ready(&self, program: &mut Program, address: &str) {
         let deadline = Instant::now() + PATIENCE;
         let url = format!("http://{address}/readyz");
-        while !matches!(self.connection.http.get(&url).send().await, Ok(it) if it.status() == 200) {
+        loop {
+            let answer = self.connection.http.get(&url).send().await;
+            // First: another may answer, if it took the address.
             assert_eq!(program.exit_code(), None, "it ended: {}", program.log());
+            if answer.is_ok_and(|answer| answer.status() == 200) {
+                return;
+            }
             assert!(Instant::now() < deadline, "{url} is not ready: {}", program.log());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -350,17 +355,15 @@ impl Drop for TestApp {
 
 /// An address that nobody listens on, and that is given to nobody else in this process.
 pub fn free_address() -> SocketAddr {
-    static GIVEN: AtomicU16 = AtomicU16::new(0);
-    let length = u32::from(PORTS.end - PORTS.start);
-    loop {
-        let given = u32::from(GIVEN.fetch_add(1, Ordering::Relaxed));
-        // Processes that run side by side begin far from each other.
-        let step = std::process::id().wrapping_mul(1000).wrapping_add(given) % length;
-        let port = PORTS.start + u16::try_from(step).expect("it is below the length of the range");
+    // Processes that run side by side hardly begin at the same port.
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(fastrand::u16(..)));
+    for _ in PORTS {
+        let port = PORTS.start + NEXT.fetch_add(1, Ordering::Relaxed) % (PORTS.end - PORTS.start);
         if let Ok(free) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
             return free.local_addr().expect("it has an address");
         }
     }
+    panic!("no port is free");
 }
 
 fn random_key() -> [u8; 32] {

@@ -8,18 +8,18 @@
 //! A workflow may want several calls at once. Each is a flight (`flights.rs`); the job lasts in
 //! memory while one is under way, and steps whenever one has landed or a time has come.
 
-use std::{mem, sync::Arc, time::Duration};
+use std::{mem, pin::pin, sync::Arc, time::Duration};
 
 use errand_shared::{
     config::DownstreamApi,
     identity::LastResort,
     jobs::{CallOutcome, EventKind, SentCall, Suspension},
     sessions::AcquireError,
-    storage::{ClaimedJob, Next, Record, StoreError},
+    storage::{ClaimedJob, Lease, Next, Record, StoreError},
     telemetry::chain,
     time::Timestamp,
     workflow::{
-        Call, Happened, Outcome, Reply, Response, TaskEvent, Workflow, WorkflowError, step,
+        Call, Happened, Outcome, Reply, Response, TaskEvent, Workflow, WorkflowError, bytes, step,
     },
 };
 use serde_json::{Value, json};
@@ -49,6 +49,9 @@ const TOKEN_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::fro
 /// How long a job is left alone for whose expressions the machine was too busy.
 const BUSY_PAUSE: Duration = Duration::from_secs(5);
 
+/// How much data a brief step goes through at most: of the job, and of an answer.
+const FEW_BYTES: usize = 16 * 1024;
+
 /// How often a job that only computes is recorded.
 const RECORD_LONG_STEPS: Duration = Duration::from_secs(1);
 
@@ -75,7 +78,7 @@ const DOUBTFUL_ANSWERS: u32 = 3;
 ///
 /// Never fails: what goes wrong is recorded, or left to whoever claims the job next.
 pub(crate) async fn advance_job(context: &Context, claimed: Claimed) {
-    let Claimed { job, lease, .. } = &claimed;
+    let Claimed { job, lease, asked, .. } = &claimed;
     let span = tracing::info_span!(
         "worker.job.advance",
         job.id = %job.lease.job_id,
@@ -83,7 +86,7 @@ pub(crate) async fn advance_job(context: &Context, claimed: Claimed) {
     );
     let advanced = async {
         tokio::select! {
-            advanced = advance(context, job, lease) => advanced,
+            advanced = advance(context, job, lease, *asked) => advanced,
             () = lease.lost() => Err(NotRecorded::LeaseLost),
         }
     };
@@ -104,6 +107,7 @@ async fn advance(
     context: &Context,
     job: &ClaimedJob,
     lease: &HeldLease,
+    asked: Instant,
 ) -> Result<(), NotRecorded> {
     let workflow = match context.workflows.get(&job.definition) {
         Ok(workflow) => workflow,
@@ -119,12 +123,13 @@ async fn advance(
         job,
         clock,
         workflow: &workflow.workflow,
+        is_brief: workflow.workflow.is_brief() && has_few_bytes(job),
         state,
         flights: Flights::new(context, job, lease, clock),
         suspending: None,
         sent: Vec::new(),
         events: Vec::new(),
-        recorded: Instant::now(),
+        recorded: asked,
         has_landed: false,
         owed: None,
     };
@@ -134,6 +139,10 @@ async fn advance(
         return job.end(Next::Fault(error.into())).await;
     }
     job.run().await
+}
+
+fn has_few_bytes(job: &ClaimedJob) -> bool {
+    bytes(&job.input) + job.checkpoint.as_ref().map_or(0, Vec::len) <= FEW_BYTES
 }
 
 /// Gives the job back unchanged: it cannot even be read.
@@ -161,6 +170,8 @@ struct Advance<'a> {
     job: &'a ClaimedJob,
     clock: JobClock,
     workflow: &'a Workflow,
+    /// Whether its steps take microseconds.
+    is_brief: bool,
     state: State,
     flights: Flights<'a>,
     /// The user must act for this call: what is under way lands, nothing else begins.
@@ -169,7 +180,7 @@ struct Advance<'a> {
     sent: Vec<SentCall>,
     /// To be told with the next record.
     events: Vec<(EventKind, Value)>,
-    /// Or claimed.
+    /// When the last record, or the claim, was asked for: the lease held then or later.
     recorded: Instant,
     /// Whether a call has landed since then.
     has_landed: bool,
@@ -205,6 +216,9 @@ impl<'a> Advance<'a> {
                 }
                 // A reply may be lost to the world: it is kept here until there is time for it.
                 Outcome::Interrupted => {
+                    if self.owed.is_some() {
+                        self.record(Next::Continue).await?;
+                    }
                     tokio::time::sleep(BUSY_PAUSE).await;
                     replies = kept;
                     continue;
@@ -232,7 +246,7 @@ impl<'a> Advance<'a> {
                     return self.rest(self.clock.now()).await;
                 }
                 if self.clock.now() >= until {
-                    self.record_long_steps().await?;
+                    self.record_long_steps(&mut replies).await?;
                     break;
                 }
                 if self.flights.is_empty() {
@@ -246,7 +260,7 @@ impl<'a> Advance<'a> {
                         }
                     }
                     () = tokio::time::sleep(until.since(self.clock.now())) => {}
-                    () = at(self.owed) => self.record(Next::Continue).await?,
+                    () = at(self.owed) => self.record_beside_calls(&mut replies).await?,
                     () = self.context.stopping.cancelled(), if !stopping => {}
                 }
             }
@@ -271,11 +285,14 @@ impl<'a> Advance<'a> {
         let began = Instant::now();
         let (now, checkpoint) = (self.clock.now(), &mut self.state.checkpoint);
         let Context { cages, .. } = self.context;
+        let is_small = |reply: &Reply| {
+            reply.result.as_ref().map_or(true, |response| response.body.len() <= FEW_BYTES)
+        };
+        self.is_brief &= replies.iter().all(is_small);
         let step =
             || step(self.workflow, limits, cages, checkpoint, replies, now, &mut fastrand::f64);
         // To wake a thread that serves the others meanwhile takes longer than a brief step.
-        let outcome =
-            if self.workflow.is_brief() { step() } else { tokio::task::block_in_place(step) };
+        let outcome = if self.is_brief { step() } else { tokio::task::block_in_place(step) };
         self.events.extend(told(checkpoint.take_happened()));
         // That it waited for others is not the job's doing.
         if outcome != Outcome::Interrupted {
@@ -347,7 +364,7 @@ impl<'a> Advance<'a> {
             self.state.call(call).begin();
         }
         if self.may_read_first(&ready) {
-            self.owed = Some(Instant::now() + READ_FIRST);
+            self.owed.get_or_insert_with(|| Instant::now() + READ_FIRST);
         } else {
             self.record(Next::Continue).await?;
         }
@@ -356,10 +373,12 @@ impl<'a> Advance<'a> {
     }
 
     /// Whether calls may be sent before they are recorded: whoever repeated them after a crash would
-    /// change nothing and repeat nothing else, and the lease was just seen to hold.
+    /// change nothing and repeat nothing else, no other call goes untold, and the lease was just seen
+    /// to hold.
     fn may_read_first(&self, calls: &[Call]) -> bool {
         let only_reads = calls.iter().all(downstream::only_reads);
-        only_reads && !self.has_landed && self.recorded.elapsed() < READ_FIRST
+        let is_all = !self.has_landed && self.sent.is_empty();
+        only_reads && is_all && self.recorded.elapsed() < READ_FIRST
     }
 
     /// Draws the consequence of what became of a call.
@@ -484,16 +503,48 @@ impl<'a> Advance<'a> {
 
     /// A job that only computes is recorded now and then, so that whoever goes on with it does not
     /// begin anew.
-    async fn record_long_steps(&mut self) -> Result<(), NotRecorded> {
-        if self.recorded.elapsed() < RECORD_LONG_STEPS {
-            return Ok(());
+    async fn record_long_steps(&mut self, replies: &mut Vec<Reply>) -> Result<(), NotRecorded> {
+        let is_owed = self.owed.is_some_and(|owed| owed <= Instant::now());
+        if is_owed || self.recorded.elapsed() >= RECORD_LONG_STEPS {
+            self.record_beside_calls(replies).await?;
         }
-        self.record(Next::Continue).await
+        Ok(())
+    }
+
+    /// Records while calls are under way, whose answers must not wait for the database to be read.
+    async fn record_beside_calls(&mut self, replies: &mut Vec<Reply>) -> Result<(), NotRecorded> {
+        let (record, asked) = (self.take_record(Next::Continue), Instant::now());
+        let mut landed = Vec::new();
+        {
+            let mut recording = pin!(record_patiently(self.context, &self.job.lease, &record));
+            loop {
+                tokio::select! {
+                    recorded = &mut recording => break recorded?,
+                    next = self.flights.next(), if !self.flights.is_empty() => landed.extend(next),
+                }
+            }
+        }
+        self.is_recorded(asked);
+        for landed in landed {
+            self.land(landed, replies);
+        }
+        Ok(())
     }
 
     async fn record(&mut self, next: Next) -> Result<(), NotRecorded> {
+        let (record, asked) = (self.take_record(next), Instant::now());
+        record_patiently(self.context, &self.job.lease, &record).await?;
+        self.is_recorded(asked);
+        Ok(())
+    }
+
+    fn is_recorded(&mut self, asked: Instant) {
+        (self.recorded, self.has_landed, self.owed) = (asked, false, None);
+    }
+
+    fn take_record(&mut self, next: Next) -> Arc<Record> {
         let (attempts, throttles) = self.state.tries();
-        let record = Arc::new(Record {
+        Arc::new(Record {
             checkpoint: self.state.to_bytes(),
             progress: self.state.checkpoint.progress(self.workflow),
             attempts,
@@ -501,27 +552,28 @@ impl<'a> Advance<'a> {
             calls: mem::take(&mut self.sent),
             events: mem::take(&mut self.events),
             next,
-        });
-        self.record_patiently(&record).await?;
-        (self.recorded, self.has_landed, self.owed) = (Instant::now(), false, None);
-        Ok(())
+        })
     }
+}
 
-    /// What a call came to is not thrown away because the database is being restarted. Recording
-    /// again is safe: the lease fences it.
-    async fn record_patiently(&mut self, record: &Arc<Record>) -> Result<(), NotRecorded> {
-        let began = Instant::now();
-        let mut failures = 0;
-        loop {
-            match self.context.recorder.record(&self.job.lease, record).await {
-                Err(NotRecorded::Failed(error)) if began.elapsed() < RECORD_PATIENCE => {
-                    failures += 1;
-                    let pause = retry_delay(RECORD_PAUSE.0, RECORD_PAUSE.1, failures);
-                    tracing::warn!("not recorded, next try in {pause:?}: {error}");
-                    tokio::time::sleep(pause).await;
-                }
-                recorded => return recorded,
+/// What a call came to is not thrown away because the database is being restarted. Recording again is
+/// safe: the lease fences it.
+async fn record_patiently(
+    context: &Context,
+    lease: &Lease,
+    record: &Arc<Record>,
+) -> Result<(), NotRecorded> {
+    let began = Instant::now();
+    let mut failures = 0;
+    loop {
+        match context.recorder.record(lease, record).await {
+            Err(NotRecorded::Failed(error)) if began.elapsed() < RECORD_PATIENCE => {
+                failures += 1;
+                let pause = retry_delay(RECORD_PAUSE.0, RECORD_PAUSE.1, failures);
+                tracing::warn!("not recorded, next try in {pause:?}: {error}");
+                tokio::time::sleep(pause).await;
             }
+            recorded => return recorded,
         }
     }
 }

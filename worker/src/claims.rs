@@ -35,6 +35,8 @@ const DATABASE_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Durati
 pub(crate) struct Claimed {
     pub(crate) job: ClaimedJob,
     pub(crate) lease: HeldLease,
+    /// When the claim was asked for: the lease held then or later.
+    pub(crate) asked: Instant,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -125,7 +127,7 @@ async fn hand_out(
         let lease = context.leases.hold(job.lease.clone(), asked);
         let permit = permits.split(1).expect("no more jobs are claimed than permits were taken");
         // Nobody receives any more: the job is dropped here, and with it the lease.
-        let _ = claimed.send(Claimed { job, lease, _permit: permit }).await;
+        let _ = claimed.send(Claimed { job, lease, asked, _permit: permit }).await;
     }
 }
 

@@ -1,5 +1,5 @@
 //! The calls of one job that are under way: each first gets its token, and a slot where the API limits
-//! calls at once, then waits for the record that says it is about to be sent, then is sent.
+//! calls at once, then waits for the record that says it is about to be sent if it needs one, then is sent.
 //!
 //! Dropping a flight aborts it, and gives its slot back. A refresh that it caused goes on by itself.
 

@@ -60,7 +60,7 @@ pub(crate) async fn run(config: &WorkerConfig, context: Arc<Context>, stop: Canc
     context.call_slots.finish_returns().await;
     match context.store.release(context.id).await {
         Ok(released) => {
-            context.store.announce();
+            context.store.announce_now().await;
             tracing::info!(released, "worker stopped");
         }
         Err(error) => tracing::warn!("jobs were not given back, their leases run out: {error}"),

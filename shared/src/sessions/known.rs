@@ -32,9 +32,10 @@ impl KnownSessions {
         self.0.get(key)
     }
 
-    /// Keeps a session that is good for long: others change by themselves.
+    /// Keeps a session with one grant for every API, which can be renewed. Without that grant it is no
+    /// longer active, and the insertion sees it; a grant that is for one API may die alone.
     pub(super) fn keep(&self, key: &InitiationKey, session: &KnownSession) {
-        let lasts = session.grants.iter().all(|grant| grant.renewable);
+        let lasts = session.grants.iter().all(|grant| grant.renewable && grant.api.is_empty());
         if lasts && session.state == SessionState::Active {
             self.0.insert(key.clone(), Arc::new(session.clone()));
         }

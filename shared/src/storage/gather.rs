@@ -1,8 +1,8 @@
 //! Writes together what several parties want written at the same time.
 //!
 //! While one batch is being written the next one gathers: whoever is busy pays for one commit where it would
-//! pay for fifty, and whoever is idle waits for nothing. Two batches at once would be half as long, and a
-//! statement of the length of one costs about as much as one of twice that.
+//! pay for fifty, and whoever is idle waits for nothing. With two writers batches would be half as long, and each
+//! would cost about the same.
 
 use std::{
     fmt,

@@ -81,6 +81,9 @@ pub trait Store:
     /// Cheap: announcements within a few milliseconds are sent as one. A lost one costs a poll.
     fn announce(&self);
 
+    /// The same, and returns when they were told: for a process that ends.
+    async fn announce_now(&self);
+
     /// Returns once a job may have become due since the last call, here or elsewhere.
     async fn wait_for_announcement(&self);
 }

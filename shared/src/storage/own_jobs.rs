@@ -30,7 +30,7 @@ pub trait OwnJobs: fmt::Debug + Send + Sync {
     async fn jobs_by_id(&self, owner: &Principal, ids: &[Uuid]) -> Result<Vec<Job>, StoreError>;
 
     /// Ends an unfinished job. A worker that has it loses its lease, and with it the right to record,
-    /// and so to send, another call.
+    /// and so to send, another call that changes something.
     async fn cancel(&self, id: Uuid, owner: &Principal) -> Result<Change, StoreError>;
 
     /// Makes a faulted job due again, with its checkpoint, and its deadline as long as it was.

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{http::retry_after, time::Timestamp};
 
-/// A request that a job wants sent as its user; fixed in the checkpoint before it is sent.
+/// A request that a job wants sent as its user; fixed in the checkpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Call {
     /// Counts a job's calls from 1; with the job's id it is the idempotency key.

@@ -2,7 +2,7 @@
 //!
 //! Finished tasks leave nothing behind but the data they handed on, so a checkpoint does not grow with
 //! history. Everything that depends on time or on an answer is fixed in it when it is decided, so
-//! nothing is ever replayed.
+//! whoever goes on from it replays nothing.
 
 use std::time::Duration;
 

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::config::DownstreamApis;
 
-/// How many tasks a step may have that nobody is served beside.
+/// How many tasks a workflow has at most whose steps are brief.
 const FEW_TASKS: u64 = 16;
 
 /// A document that passed its check, ready to run.
@@ -68,18 +68,13 @@ impl Workflow {
         (!jumps(&self.tasks)).then(|| self.tasks.iter().map(Task::leaves).sum())
     }
 
-    /// Whether each step of it is a matter of microseconds: a few tasks, each of them once, and no
-    /// expression in a child process.
+    /// Whether each step of it is a matter of microseconds, as long as its data is small: a few tasks,
+    /// each of them once, no schema, and no expression in a child process.
     pub fn is_brief(&self) -> bool {
         let are_few = self.total().is_some_and(|total| total <= FEW_TASKS);
-        are_few && !self.is_caged && !tries(&self.tasks)
+        let validates = self.input.schema.is_some() || self.output.schema.is_some();
+        are_few && !self.is_caged && !validates && self.tasks.iter().all(Task::is_brief)
     }
-}
-
-fn tries(tasks: &[Task]) -> bool {
-    tasks.iter().any(|task| {
-        matches!(task.activity, Activity::Try(_)) || task.activity.tasks().is_some_and(tries)
-    })
 }
 
 fn jumps(tasks: &[Task]) -> bool {
@@ -124,6 +119,14 @@ pub(super) struct Task {
 }
 
 impl Task {
+    /// See [`Workflow::is_brief`].
+    fn is_brief(&self) -> bool {
+        let validates = [&self.input, &self.output, &self.export].map(|data| data.schema.is_some());
+        let repeats = matches!(self.activity, Activity::Try(_));
+        let within = self.activity.tasks().is_none_or(|tasks| tasks.iter().all(Self::is_brief));
+        !repeats && within && !validates.contains(&true)
+    }
+
     /// How many tasks it is, not counting those that only group others. What a `catch` does is not
     /// counted: it is the exception.
     pub(super) fn leaves(&self) -> u64 {

@@ -36,6 +36,7 @@ pub use check::{CheckError, check, check_submitted};
 pub use checkpoint::{CHECKPOINT_FORMAT, Checkpoint};
 pub use document::Workflow;
 pub use error::WorkflowError;
+pub use expressions::bytes;
 pub use interpreter::{Outcome, step};
 pub use parse::Problem;
 pub use progress::{Happened, Progress, TaskEvent};

@@ -1,5 +1,7 @@
 //! What is recorded before a call is sent, and what with its answer.
 
+use std::time::Duration;
+
 use errand_tests::{Database, TestApp, eventually, workflows};
 use serde_json::{Value, json};
 
@@ -17,32 +19,40 @@ async fn a_call_that_only_reads_is_sent_before_it_is_recorded(database: Database
     let postgres = "alter table jobs add constraint on_its_way
         check (status <> 'running' or checkpoint is null)";
     app.database.execute(sqlite, postgres).await;
-
-    let writes = workflows::document(&json!([workflows::post("write", "api/write")]));
-    let writes = alice.submit(&writes).await;
     let failed_to_record = |job: &Value| {
         let id = job["id"].as_str().unwrap();
         let of_job = |line: &str| line.contains(id) && line.contains("not recorded");
         app.logs().iter().any(|(_, log)| log.lines().any(of_job))
     };
-    eventually("a record fails", || failed_to_record(&writes)).await;
-    let reads = workflows::document(&json!([workflows::get("read", "api/read")]));
-    let reads = alice.submit(&reads).await;
-    alice.wait_until(&reads, "completed").await;
-    assert_eq!((app.calls("api/read").len(), app.calls("api/write").len()), (1, 0));
 
-    let reads_twice = json!([workflows::get("one", "api/one"), workflows::get("two", "api/two")]);
-    let reads_twice = alice.submit(&workflows::document(&reads_twice)).await;
-    eventually("the first call", || app.calls("api/one").len() == 1).await;
-    eventually("its record fails", || failed_to_record(&reads_twice)).await;
-    assert_eq!(app.calls("api/two").len(), 0, "sent before it is known how the first one ended");
+    let writes = workflows::document(&json!([workflows::post("write", "api/write")]));
+    let writes = alice.submit(&writes).await;
+    eventually("a record fails", || failed_to_record(&writes)).await;
+    assert_eq!(app.calls("api/write").len(), 0);
+
+    // Where a call or its token takes longer than it usually does, the job is recorded first after all.
+    let reads = workflows::document(&json!([workflows::get("read", "api/read")]));
+    let mut tries = 0..20;
+    loop {
+        assert!(tries.next().is_some(), "every job was recorded before its call");
+        let job = alice.submit(&reads).await;
+        let is_completed = async || {
+            while !failed_to_record(&job) {
+                if alice.job(&job).await["status"] == "completed" {
+                    return true;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            false
+        };
+        if is_completed().await {
+            break;
+        }
+    }
 
     let postgres = "alter table jobs drop constraint on_its_way";
     app.database.execute("drop trigger on_its_way", postgres).await;
-    for job in [&writes, &reads_twice] {
-        alice.wait_until(job, "completed").await;
-    }
-    let counts = ["api/write", "api/one", "api/two"].map(|path| app.calls(path).len());
-    assert_eq!(counts, [1, 1, 1]);
+    alice.wait_until(&writes, "completed").await;
+    assert_eq!(app.calls("api/write").len(), 1);
     app.finish().await;
 }

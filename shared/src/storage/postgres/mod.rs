@@ -246,9 +246,13 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// Left to itself the server plans most statements each time: those with lists of values look cheaper when
 /// their lengths are known. Compiling them never pays.
-const PLAN_ONCE: &str = "set plan_cache_mode = force_generic_plan; set jit = off";
+///
+/// A process whose machine went away in the middle of a transaction keeps nobody waiting for its locks for
+/// longer than half a minute: no transaction waits for anything but the database.
+const SETTINGS: &str = "set plan_cache_mode = force_generic_plan; set jit = off;
+    set idle_in_transaction_session_timeout = '30s'";
 
-/// Without waiting for the disk, as every other commit does: a notification that a crash of the server
+/// Its commit does not wait for the disk, as all others do: a notification that a crash of the server
 /// loses would have found nobody who listens.
 const NOTIFY: &str = "select set_config('synchronous_commit', 'off', true), pg_notify($1, '')";
 
@@ -447,7 +451,7 @@ async fn connect(config: &DatabaseConfig, most: u32) -> Result<Connections, sqlx
         .after_connect(move |connection, _| {
             Box::pin(async move {
                 if keep_statements {
-                    connection.execute(PLAN_ONCE).await?;
+                    connection.execute(SETTINGS).await?;
                 }
                 Ok(())
             })
@@ -462,11 +466,15 @@ async fn connect(config: &DatabaseConfig, most: u32) -> Result<Connections, sqlx
 async fn send(pool: Connections, announcements: Announcements) {
     loop {
         announcements.outgoing().await;
-        if let Err(error) = sqlx::query(NOTIFY).bind(CHANNEL).execute(&pool).await {
-            tracing::debug!("a notification was lost, polls will do: {error}");
-        }
+        tell_others(&pool).await;
         // Afterwards, so that the first of a burst is heard at once.
         tokio::time::sleep(announcements::PAUSE).await;
+    }
+}
+
+async fn tell_others(pool: &Connections) {
+    if let Err(error) = sqlx::query(NOTIFY).bind(CHANNEL).execute(pool).await {
+        tracing::debug!("a notification was lost, polls will do: {error}");
     }
 }
 

@@ -339,6 +339,9 @@ fn ids(ids: &[Uuid]) -> String {
     serde_json::to_string(&texts).expect("a list of texts is JSON")
 }
 
+/// There are none.
+async fn tell_others(_: &Connections) {}
+
 pub(super) async fn open(
     config: &DatabaseConfig,
     cipher: Cipher,

@@ -31,7 +31,7 @@ use async_trait::async_trait;
 use sqlx::Row;
 use uuid::Uuid;
 
-use super::{Connections, Db, announcements::Announcements};
+use super::{Connections, Db, announcements::Announcements, tell_others};
 use crate::{
     identity::Principal,
     storage::{
@@ -65,6 +65,11 @@ impl Store for Database {
 
     fn announce(&self) {
         self.announcements.announce();
+    }
+
+    async fn announce_now(&self) {
+        self.announcements.arrived();
+        tell_others(&self.keeper).await;
     }
 
     async fn wait_for_announcement(&self) {

@@ -88,7 +88,8 @@ impl OwnSessions for Database {
         let Some(stopped) = stopped else { return Ok(None) };
         let id: Uuid = stopped.try_get("id")?;
         let tokens = self.erase_tokens(&mut transaction, id, owner).await?;
-        // Running ones too: with the lease goes the right to record, and so to send, another call.
+        // Running ones too: with the lease goes the right to record, and so to send, another call that
+        // changes something.
         let suspended = sqlx::query(concat!(
             "update jobs set status = 'suspended', ready = false, suspension = null,
                     lease_until = null,

@@ -497,6 +497,8 @@ fn a_workflow_is_brief_that_neither_repeats_anything_nor_has_many_tasks() {
     assert!(!is_brief(json!([{"a": {"for": {"in": "."}, "do": [{"b": wait}]}}])));
     let tries = json!([{"a": {"try": [{"b": wait}], "catch": {"do": [{"c": wait}]}}}]);
     assert!(!is_brief(tries));
+    let schema = json!({"schema": {"format": "json", "document": {"type": "object"}}});
+    assert!(!is_brief(json!([{"a": {"wait": "PT1S", "input": schema}}])));
     let many: Vec<Value> = (0..17).map(|at| json!({(format!("t{at}")): wait})).collect();
     assert!(is_brief(json!(many[..16])) && !is_brief(json!(many)));
 }

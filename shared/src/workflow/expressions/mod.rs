@@ -17,6 +17,7 @@ use serde_json::Value;
 
 pub(super) use program::Program;
 pub(super) use template::{Template, whole_expression};
+pub use value::bytes;
 use whitelist::Unfit;
 pub(super) use whitelist::{Phase, Scope};
 

@@ -10,7 +10,7 @@ const RESULT_BYTES: usize = 8 * 1024 * 1024;
 const NODE_BYTES: usize = size_of::<Value>();
 
 /// About how many bytes `value` takes in memory.
-pub(super) fn bytes(value: &Value) -> usize {
+pub fn bytes(value: &Value) -> usize {
     let within = match value {
         Value::Null | Value::Bool(_) | Value::Number(_) => 0,
         Value::String(text) => text.len(),
