@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use errand_simulator::{Reply, ScriptedAnswer};
-use errand_tests::{Database, Settings, TestApp, eventually, workflows};
+use errand_tests::{Database, PATIENCE, Settings, TestApp, eventually, workflows};
 use serde_json::json;
+use sqlx::postgres::PgListener;
 use tokio::time::Instant;
 
 on_both_databases! {
@@ -72,5 +73,31 @@ async fn a_stopping_worker_lets_a_call_finish(database: Database) {
     app.start_worker().await;
     alice.wait_until(&job, "completed").await;
     assert_eq!(app.calls("api/mail").len(), 1);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn other_workers_are_told_of_what_a_stopped_one_hands_back() {
+    let settings = Settings { drain_seconds: 1, timeout_seconds: 120, ..Settings::default() };
+    let mut app = TestApp::start_with(Database::Postgres, settings).await;
+    let slow = ScriptedAnswer {
+        reply: Reply::Usual,
+        delay: Duration::from_mins(1),
+        after_processing: false,
+    };
+    app.simulator.script_call_answer("GET", "/partner/api/slow", slow);
+    let alice = app.user("alice");
+    let definition = workflows::document(&json!([workflows::get("slow", "api/slow")]));
+    let job = alice.submit(&definition).await;
+    eventually("the slow call", || app.calls("api/slow").len() == 1).await;
+
+    let mut listener = PgListener::connect(&app.database.url).await.unwrap();
+    listener.listen("errand_jobs").await.unwrap();
+    assert_eq!(app.stop_worker().await, Some(0));
+    let told = tokio::time::timeout(PATIENCE, listener.recv()).await;
+    assert!(told.is_ok_and(|told| told.is_ok()), "nobody was told");
+    drop(listener);
+    app.start_worker().await;
+    alice.wait_until(&job, "completed").await;
     app.finish().await;
 }

