@@ -17,7 +17,7 @@ on_both_databases! {
 const SLOW: Duration = Duration::from_mins(1);
 
 fn slow_answer() -> ScriptedAnswer {
-    ScriptedAnswer { reply: Reply::Usual, delay: SLOW, after_processing: false }
+    ScriptedAnswer { delay: SLOW, ..Reply::Usual.into() }
 }
 
 fn with_short_leases() -> Settings {

@@ -32,7 +32,7 @@ async fn a_job_that_kills_its_workers_is_given_up_until_its_user_lets_it_go_on(d
     let mut app = TestApp::start_with(database, settings).await;
     for _ in 0..WORKERS {
         let delay = Duration::from_mins(1);
-        let answer = ScriptedAnswer { reply: Reply::Usual, delay, after_processing: false };
+        let answer = ScriptedAnswer { delay, ..Reply::Usual.into() };
         app.simulator.script_call_answer("GET", "/partner/api/deadly", answer);
     }
     let alice = app.user("alice");

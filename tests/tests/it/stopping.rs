@@ -22,11 +22,7 @@ async fn a_stopped_worker_hands_back_what_it_had(database: Database) {
         ..Settings::default()
     };
     let mut app = TestApp::start_with(database, settings).await;
-    let slow = ScriptedAnswer {
-        reply: Reply::Usual,
-        delay: Duration::from_mins(1),
-        after_processing: false,
-    };
+    let slow = ScriptedAnswer { delay: Duration::from_mins(1), ..Reply::Usual.into() };
     app.simulator.script_call_answer("GET", "/partner/api/slow", slow);
     let alice = app.user("alice");
     let waiting = alice.submit(&workflows::process_data(3)).await;
@@ -53,11 +49,7 @@ async fn a_stopped_worker_hands_back_what_it_had(database: Database) {
 
 async fn a_stopping_worker_lets_a_call_finish(database: Database) {
     let mut app = TestApp::start(database).await;
-    let slow = ScriptedAnswer {
-        reply: Reply::Usual,
-        delay: Duration::from_secs(1),
-        after_processing: false,
-    };
+    let slow = ScriptedAnswer { delay: Duration::from_secs(1), ..Reply::Usual.into() };
     app.simulator.script_call_answer("POST", "/partner/api/mail", slow);
     let alice = app.user("alice");
     let definition = workflows::document(&json!([
@@ -80,11 +72,7 @@ async fn a_stopping_worker_lets_a_call_finish(database: Database) {
 async fn other_workers_are_told_of_what_a_stopped_one_hands_back() {
     let settings = Settings { drain_seconds: 1, timeout_seconds: 120, ..Settings::default() };
     let mut app = TestApp::start_with(Database::Postgres, settings).await;
-    let slow = ScriptedAnswer {
-        reply: Reply::Usual,
-        delay: Duration::from_mins(1),
-        after_processing: false,
-    };
+    let slow = ScriptedAnswer { delay: Duration::from_mins(1), ..Reply::Usual.into() };
     app.simulator.script_call_answer("GET", "/partner/api/slow", slow);
     let alice = app.user("alice");
     let definition = workflows::document(&json!([workflows::get("slow", "api/slow")]));

@@ -106,7 +106,8 @@ async fn a_refresh_that_ends_after_a_stop_and_a_return_brings_nothing_into_memor
     let alice = story.signed_in("alice", &tenant()).await;
     let before = story.claim(&alice).await;
     story.advance(56 * MINUTE);
-    let slow = ScriptedAnswer { delay: Duration::from_millis(500), ..Reply::Usual.into() };
+    // Much longer than a stop and a return take on a busy machine.
+    let slow = ScriptedAnswer { delay: Duration::from_secs(5), ..Reply::Usual.into() };
     story.simulator.script_token_answer(slow);
     let asked = story.asked();
     let refresh = story.acquire_as(before, &alice, "Partner");
@@ -119,11 +120,7 @@ async fn a_refresh_that_ends_after_a_stop_and_a_return_brings_nothing_into_memor
         (story.claim(&alice).await, story.acquire(&alice, "Partner").await.unwrap())
     };
     let (refreshed, (resumed, token)) = tokio::join!(refresh, meanwhile);
-    // On a busy machine it ends between the stop and the return.
-    assert!(
-        revoked(&refreshed)
-            || refreshed.is_ok_and(|refreshed| refreshed.expose() == token.expose())
-    );
+    assert_eq!(refreshed.unwrap().expose(), token.expose());
     story.execute(HIDE_ROWS).await;
     let remembered = story.acquire_as(resumed, &alice, "Partner").await.unwrap();
     assert_eq!(remembered.expose(), token.expose());

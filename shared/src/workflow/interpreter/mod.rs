@@ -53,9 +53,9 @@ pub enum Outcome {
 
 /// Moves a job on until it wants something.
 ///
-/// Write `checkpoint` before acting on the outcome, unless the act changes nothing: the ids of its calls are
-/// fixed in it. A reply to
-/// a call that is not wanted is ignored. `random` gives numbers from 0 to 1, for jitter.
+/// Write `checkpoint` before acting on the outcome, unless the act changes nothing: the ids of its calls
+/// are fixed in it. A reply to a call that is not wanted is ignored. `random` gives numbers from 0 to
+/// 1, for jitter.
 ///
 /// Expressions that are not tree-shaped run in a child process of `cages`, which is started for the
 /// first of them and is gone when this returns. Blocks while they run and while it waits for a place
