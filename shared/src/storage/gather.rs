@@ -7,9 +7,11 @@
 use std::{
     fmt,
     ops::{Deref, Range},
+    panic::AssertUnwindSafe,
     sync::Arc,
 };
 
+use futures::FutureExt;
 use tokio::sync::{mpsc, oneshot};
 
 /// How many things are written together at most.
@@ -64,11 +66,14 @@ where
 
     /// Returns once the item was written, or why it was not. Once begun it is written, even if nobody
     /// waits for it any more.
+    ///
+    /// # Panics
+    /// If writing its batch does.
     pub async fn write(&self, item: T) -> Result<R, Arc<E>> {
         let (answer, answered) = oneshot::channel();
         let entry = Entry { item, answer };
         self.entries.send(entry).await.expect("the writer lasts as long as this");
-        answered.await.expect("the writer answers to every entry")
+        answered.await.expect("nothing panicked over it")
     }
 }
 
@@ -83,27 +88,41 @@ async fn write_all<T, R, E, F>(
     while entries.recv_many(&mut gathered, MOST).await > 0 {
         let (items, answers): (Vec<T>, Vec<_>) =
             gathered.drain(..).map(|Entry { item, answer }| (item, answer)).unzip();
-        let (items, count) = (Arc::<[T]>::from(items), answers.len());
-        let batch = |range| Batch { items: Arc::clone(&items), range };
-        let mut results = Vec::with_capacity(count);
-        match write(batch(0..count)).await {
-            Ok(written) => results.extend(written.into_iter().map(Ok)),
-            // What the database refuses of one must not keep the others from being written.
-            Err(error) if count > 1 && is_refusal(&error) => {
-                for at in 0..count {
-                    let written = write(batch(at..at + 1)).await;
-                    let written = written.map(|mut written| written.pop()).transpose();
-                    results.extend(written.map(|written| written.map_err(Arc::new)));
-                }
-            }
-            Err(error) => {
-                let error = Arc::new(error);
-                results.extend((0..count).map(|_| Err(Arc::clone(&error))));
-            }
-        }
+        let written = write_batch(&write, is_refusal, items.into());
+        // Who comes later must not suffer from what panicked over these: nobody answers to them.
+        let Ok(results) = AssertUnwindSafe(written).catch_unwind().await else { continue };
         for (answer, result) in answers.into_iter().zip(results) {
             // Nobody waits for it any more.
             let _ = answer.send(result);
+        }
+    }
+}
+
+async fn write_batch<T, R, E, F>(
+    write: &impl Fn(Batch<T>) -> F,
+    is_refusal: fn(&E) -> bool,
+    items: Arc<[T]>,
+) -> Vec<Result<R, Arc<E>>>
+where
+    F: Future<Output = Result<Vec<R>, E>>,
+{
+    let count = items.len();
+    let batch = |range| Batch { items: Arc::clone(&items), range };
+    match write(batch(0..count)).await {
+        Ok(written) => written.into_iter().map(Ok).collect(),
+        // What the database refuses of one must not keep the others from being written.
+        Err(error) if count > 1 && is_refusal(&error) => {
+            let mut results = Vec::with_capacity(count);
+            for at in 0..count {
+                let written = write(batch(at..at + 1)).await;
+                let written = written.map(|mut written| written.pop()).transpose();
+                results.extend(written.map(|written| written.map_err(Arc::new)));
+            }
+            results
+        }
+        Err(error) => {
+            let error = Arc::new(error);
+            (0..count).map(|_| Err(Arc::clone(&error))).collect()
         }
     }
 }
@@ -150,6 +169,18 @@ mod tests {
             }
         };
         (Gather::start(write, |_| true), batches, permits)
+    }
+
+    #[tokio::test]
+    async fn a_panic_concerns_those_whose_batch_it_was() {
+        let write = async |batch: Batch<u32>| {
+            assert_ne!(batch[..], [13], "unlucky");
+            Ok::<_, &str>(batch.to_vec())
+        };
+        let gather = Gather::start(write, |_| true);
+        let unlucky = gather.clone();
+        tokio::spawn(async move { unlucky.write(13).await }).await.unwrap_err();
+        assert_eq!(gather.write(7).await.unwrap(), 7);
     }
 
     #[tokio::test]
