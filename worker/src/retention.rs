@@ -16,8 +16,8 @@ use crate::Context;
 /// Between two sweeps, before jitter.
 const ROUND: Duration = Duration::from_mins(1);
 
-/// Jobs that one transaction deletes.
-const JOBS: u32 = 500;
+/// Jobs, or events, that one transaction deletes.
+const ROWS: u32 = 500;
 
 /// Sessions that are looked at at once.
 const SESSIONS: u32 = 200;
@@ -45,6 +45,7 @@ pub(crate) async fn sweep(context: Arc<Context>, config: RetentionConfig) {
         }
         if let Some(age) = config.finished {
             log("jobs were not deleted", delete_finished(&context, age).await);
+            log("events were not deleted", delete_session_events(&context, age).await);
             let deleted = delete_stopped(&context, age, &mut walks.stopped).await;
             log("sessions were not deleted", deleted);
         }
@@ -68,19 +69,35 @@ async fn stop_idle(context: &Context, grace: Duration, after: &mut Uuid) -> Resu
 }
 
 async fn delete_finished(context: &Context, age: Duration) -> Result<(), StoreError> {
-    let mut deleted = 0;
-    loop {
-        let found = context.store.delete_finished(age, JOBS).await?;
-        deleted += found;
-        if found < u64::from(JOBS) {
-            break;
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
+    let deleted = delete_all(|| context.store.delete_finished(age, ROWS)).await?;
     if deleted > 0 {
         tracing::info!(deleted, "jobs that ended long ago were deleted");
     }
     Ok(())
+}
+
+async fn delete_session_events(context: &Context, age: Duration) -> Result<(), StoreError> {
+    let deleted = delete_all(|| context.store.delete_session_events(age, ROWS)).await?;
+    if deleted > 0 {
+        tracing::info!(deleted, "old events of sessions were deleted");
+    }
+    Ok(())
+}
+
+/// Deletes [`ROWS`] at a time; returns how many there were.
+async fn delete_all<F>(delete: impl Fn() -> F) -> Result<u64, StoreError>
+where
+    F: Future<Output = Result<u64, StoreError>>,
+{
+    let mut deleted = 0;
+    loop {
+        let found = delete().await?;
+        deleted += found;
+        if found < u64::from(ROWS) {
+            return Ok(deleted);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 async fn delete_stopped(

@@ -951,6 +951,7 @@ on_both! {
     a_webhook_that_nobody_sends_keeps_no_job_for_ever
     a_session_is_stopped_some_time_after_its_last_job
     a_stopped_session_is_deleted_once_no_job_refers_to_it
+    an_event_of_a_session_is_deleted_once_it_is_old
     what_comes_at_the_last_moment_finds_its_session_or_a_new_one
     a_rotation_leaves_nothing_under_a_former_key
     a_rotation_undoes_no_change

@@ -19,6 +19,10 @@ pub trait Retention: fmt::Debug + Send + Sync {
     /// One that somebody is still to be told of stays until that is tried no more.
     async fn delete_finished(&self, age: Duration, limit: u32) -> Result<u64, StoreError>;
 
+    /// Deletes up to `limit` events of sessions that are older than `age`, the oldest first; returns how
+    /// many. A session's newest stays: the next one is counted on from it.
+    async fn delete_session_events(&self, age: Duration, limit: u32) -> Result<u64, StoreError>;
+
     /// Looks at the `limit` sessions after `after` that are not stopped, in the order of their ids,
     /// and stops those without unfinished jobs whose last one ended longer than `grace` ago, and that
     /// got no tokens since.

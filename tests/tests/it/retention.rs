@@ -10,6 +10,7 @@ use crate::token_exchange;
 on_both_databases! {
     a_session_ends_with_its_last_job_and_its_next_job_brings_it_back
     a_finished_job_is_deleted_once_it_is_old
+    an_event_of_a_session_that_is_used_is_deleted_once_it_is_old
 }
 
 /// Waits until no row of `table` is left.
@@ -83,6 +84,30 @@ pub(crate) async fn a_finished_job_is_deleted_once_it_is_old(database: Database)
         .assert_problem(404, "not_found");
     assert_eq!(app.database.count("job_calls").await, 1, "those of the one that waits");
     assert_eq!(alice.job(&waiting).await["status"], "waiting");
+    app.finish().await;
+}
+
+pub(crate) async fn an_event_of_a_session_that_is_used_is_deleted_once_it_is_old(
+    database: Database,
+) {
+    let mut app = TestApp::start(database).await;
+    let alice = app.user("alice");
+    let waiting = alice.submit(&workflows::process_data(3600)).await;
+    alice.wait_until(&waiting, "waiting").await;
+    let before = app.database.count("session_events").await;
+    app.database
+        .execute(
+            "insert into session_events (session_id, sequence, at, kind, data)
+             select session_id, -1, at - 30 * 86400 * 1000000, kind, data
+             from session_events limit 1",
+            "insert into session_events (session_id, sequence, at, kind, data)
+             select session_id, -1, at - interval '30 days', kind, data
+             from session_events limit 1",
+        )
+        .await;
+    restart_worker(&mut app).await;
+    until_gone(&app, "session_events where sequence = -1").await;
+    assert_eq!(app.database.count("session_events").await, before);
     app.finish().await;
 }
 

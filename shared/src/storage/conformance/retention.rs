@@ -1,7 +1,7 @@
 //! What nobody needs any more goes, and nothing else.
 
 use super::*;
-use crate::jobs::EventKind;
+use crate::jobs::{EventKind, EventPosition};
 
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -116,6 +116,34 @@ pub(super) async fn a_session_is_stopped_some_time_after_its_last_job(store: Tes
     store.submit(&alice(), Some(Grant::New(&new_grant(Some("idle"), 3)))).await;
     assert_eq!(store.session(&alice(), "idle").await.id, idle);
     assert_eq!(state(&store, "idle").await, SessionState::Active);
+}
+
+pub(super) async fn an_event_of_a_session_is_deleted_once_it_is_old(store: TestStore) {
+    let rows = Rows::of(&store).await;
+    let job = store.submit(&alice(), Some(Grant::New(&new_grant(Some("used"), 1)))).await;
+    store.submit(&bob(), Some(Grant::New(&new_grant(Some("quiet"), 2)))).await;
+    for refresh in 3..6 {
+        store.replace_grant(&alice(), &new_grant(Some("used"), refresh)).await.unwrap();
+    }
+    rows.pass(61).await;
+    let sequences = async || {
+        let events = store.events(job, &alice(), EventPosition::default()).await.unwrap();
+        let mut sequences: Vec<_> = events.iter().map(|event| event.position.session).collect();
+        // An event of the job says how far those of the session were read.
+        sequences.dedup();
+        sequences.retain(|sequence| *sequence > 0);
+        sequences
+    };
+    let all = sequences().await;
+    assert_eq!(store.delete_session_events(2 * HOUR, 9).await.unwrap(), 0);
+    assert_eq!(store.delete_session_events(HOUR, 1).await.unwrap(), 1);
+    assert_eq!(sequences().await, all[1..]);
+    assert_eq!(store.delete_session_events(HOUR, 9).await.unwrap(), 2);
+    assert_eq!(store.delete_session_events(HOUR, 9).await.unwrap(), 0);
+    let newest = *all.last().unwrap();
+    assert_eq!(sequences().await, [newest]);
+    store.replace_grant(&alice(), &new_grant(Some("used"), 6)).await.unwrap();
+    assert_eq!(sequences().await, [newest, newest + 1], "counted on");
 }
 
 pub(super) async fn a_stopped_session_is_deleted_once_no_job_refers_to_it(store: TestStore) {
@@ -248,6 +276,10 @@ async fn the_indexes_serve_what_a_sweep_asks() {
         (
             "select 1 from jobs where session_id = gen_random_uuid() and finished_at > now()",
             "jobs_session",
+        ),
+        (
+            "select sequence from session_events where at <= now() order by at limit 500",
+            "session_events_at",
         ),
         ("select id from sessions where state <> 'stopped' order by id limit 9", "sessions_held"),
         ("select id from sessions where state = 'stopped' order by id limit 9", "sessions_stopped"),

@@ -576,6 +576,7 @@ impl Rows {
                     .as_slice(),
             ),
             ("sessions", &["refreshed_at"]),
+            ("session_events", &["at"]),
             ("grants", &["refresh_until"]),
         ] {
             let changes: Vec<_> =

@@ -60,6 +60,28 @@ impl Retention for Database {
         Ok(deleted.rows_affected())
     }
 
+    async fn delete_session_events(&self, age: Duration, limit: u32) -> Result<u64, StoreError> {
+        let deleted = sqlx::query(concat!(
+            "with old as materialized (
+                select session_id, sequence from session_events
+                where at <= ",
+            after!("-$1"),
+            " and sequence < (
+                    select max(sequence) from session_events as all_of_it
+                    where all_of_it.session_id = session_events.session_id)
+                order by at limit $2",
+            locked!("update skip locked"),
+            ")
+             delete from session_events
+             where (session_id, sequence) in (select session_id, sequence from old)"
+        ))
+        .bind(micros(age))
+        .bind(i64::from(limit))
+        .execute(&self.writer)
+        .await?;
+        Ok(deleted.rows_affected())
+    }
+
     async fn stop_idle(
         &self,
         grace: Duration,
