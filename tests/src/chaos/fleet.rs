@@ -15,7 +15,7 @@ const RESTART_PAUSE: Duration = Duration::from_millis(300);
 const NEVER_WORKED: Duration = Duration::from_secs(8);
 
 /// Jobs that a worker runs at once.
-const CONCURRENCY: &str = "32";
+pub(crate) const CONCURRENCY: usize = 32;
 
 pub(crate) struct Fleet {
     pub(crate) apis: Vec<Member>,
@@ -47,7 +47,7 @@ impl Fleet {
         let apis = vec![first, Member::new("errand-api", vec![listen])];
         let workers = (1..=plan.workers).map(|number| {
             let mut environment = downstream.variables(&format!("w{number}"));
-            environment.push(("ERRAND__WORKER__CONCURRENCY".to_owned(), CONCURRENCY.to_owned()));
+            environment.push(("ERRAND__WORKER__CONCURRENCY".to_owned(), CONCURRENCY.to_string()));
             Member::new("errand-worker", environment)
         });
         let workers = workers.collect();

@@ -54,8 +54,8 @@ pub enum Verdict {
     Pass,
     /// It was not.
     Fail,
-    /// This run cannot say.
-    NotMeasured,
+    /// Nothing was promised, or this run cannot say.
+    Open,
 }
 
 /// Cases of one line that are printed.
@@ -93,8 +93,12 @@ impl Line {
 
     /// Nothing is known, for this reason.
     pub(crate) fn not_measured(name: &'static str, what: &'static str, why: &str) -> Self {
-        let figure = format!("not measured: {why}");
-        let verdict = Verdict::NotMeasured;
+        Self::noted(name, what, format!("not measured: {why}"))
+    }
+
+    /// A figure without a promise.
+    pub(crate) fn noted(name: &'static str, what: &'static str, figure: String) -> Self {
+        let verdict = Verdict::Open;
         Self { name, what, figure, bound: String::new(), verdict, cases: Vec::new() }
     }
 }
@@ -137,7 +141,7 @@ impl fmt::Display for Report {
             let verdict = match verdict {
                 Verdict::Pass => "PASS",
                 Verdict::Fail => "FAIL",
-                Verdict::NotMeasured => "-",
+                Verdict::Open => "-",
             };
             writeln!(formatter, "{verdict:4}  {name}  {what:66} {figure:>24}   {bound}")?;
             for case in cases.iter().take(CASES) {
