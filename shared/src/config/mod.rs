@@ -360,8 +360,8 @@ pub struct TelemetryConfig {
 #[derive(Debug, Clone)]
 pub struct RetentionConfig {
     /// `finished_days`, default 30, at least 1: after it a finished job is deleted with everything of
-    /// it, and each event of a session; none for -1: never. Not shorter than an `Idempotency-Key` is remembered, which leads to its
-    /// job for a day.
+    /// it, and so is each event of a session; none for -1: never. Not shorter than an `Idempotency-Key`
+    /// is remembered, which leads to its job for a day.
     pub finished: Option<Duration>,
     /// `session_grace_minutes`, default 60: so long after its last unfinished job has ended a session
     /// is stopped, its tokens erased; none for -1: never.

@@ -20,7 +20,7 @@ pub trait Retention: fmt::Debug + Send + Sync {
     async fn delete_finished(&self, age: Duration, limit: u32) -> Result<u64, StoreError>;
 
     /// Deletes up to `limit` events of sessions that are older than `age`, the oldest first; returns how
-    /// many. A session's newest stays: the next one is counted on from it.
+    /// many.
     async fn delete_session_events(&self, age: Duration, limit: u32) -> Result<u64, StoreError>;
 
     /// Looks at the `limit` sessions after `after` that are not stopped, in the order of their ids,

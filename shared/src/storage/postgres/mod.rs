@@ -6,6 +6,12 @@ macro_rules! now {
         "now()"
     };
 }
+/// Microseconds since 1970.
+macro_rules! epoch_micros {
+    () => {
+        "cast(extract(epoch from now()) * 1000000 as bigint)"
+    };
+}
 /// That many microseconds from now.
 macro_rules! after {
     ($micros:expr) => {
@@ -22,6 +28,19 @@ macro_rules! chance {
 macro_rules! among {
     ($ids:literal) => {
         concat!("= any(", $ids, ")")
+    };
+}
+/// Is one of those that are selected. Not `in (…)`: whose plan is made for any arguments, that reads a
+/// large table whole.
+macro_rules! selected {
+    ($select:literal) => {
+        concat!("= any(array(", $select, "))")
+    };
+}
+/// Where a row is.
+macro_rules! row_id {
+    () => {
+        "ctid"
     };
 }
 /// Has these bytes in it.

@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use sqlx::{AssertSqlSafe, Executor};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::*;
+use super::{
+    store::retention::{DELETE_FINISHED, DELETE_SESSION_EVENTS},
+    *,
+};
 use crate::storage::conformance::TestStore;
 
 /// Of each kind: finished, due tomorrow, ready.
@@ -75,6 +78,35 @@ async fn a_connection_that_broke_without_a_word_is_not_listened_to_for_ever() {
     while !heard(Duration::from_millis(200)).await {
         assert!(began.elapsed() < minute, "deaf");
         store.announce();
+    }
+}
+
+#[tokio::test]
+async fn what_is_old_is_deleted_without_a_look_at_the_rest() {
+    let store = TestStore::postgres().await;
+    let mut connection = PgConnection::connect(store.url()).await.unwrap();
+    connection.execute(ROWS).await.unwrap();
+    let events = "insert into sessions (id, tenant, subject, client_id, session_key, assertion_hash, state,
+                                        version, created_at, refreshed_at)
+                  select gen_random_uuid(), 't', 's', 'c', number::text, '', 'active', 1, now(), now()
+                  from generate_series(1, 100) as number;
+                  insert into session_events (session_id, sequence, at, kind, data)
+                  select id, number, now() - number * interval '1 hour', 'refreshed', '{}'
+                  from sessions, generate_series(1, 200) as number";
+    connection.execute(events).await.unwrap();
+    for analyzed in [false, true] {
+        if analyzed {
+            connection.execute("analyze").await.unwrap();
+        }
+        // As connections of a store have it.
+        connection.execute("set plan_cache_mode = force_generic_plan").await.unwrap();
+        for (statement, arguments, table) in [
+            (DELETE_FINISHED, "3600000000, 7200000000, 500", "jobs"),
+            (DELETE_SESSION_EVENTS, "360000000000, 500", "session_events"),
+        ] {
+            let plan = plan(&mut connection, statement, arguments).await;
+            assert!(!plan.contains(&format!("Seq Scan on {table}")), "{analyzed}: {plan}");
+        }
     }
 }
 

@@ -6,6 +6,12 @@ macro_rules! now {
         "cast(unixepoch('subsec') * 1000000 as integer)"
     };
 }
+/// Microseconds since 1970, as every time is kept.
+macro_rules! epoch_micros {
+    () => {
+        now!()
+    };
+}
 /// That many microseconds from now.
 macro_rules! after {
     ($micros:expr) => {
@@ -22,6 +28,18 @@ macro_rules! chance {
 macro_rules! among {
     ($ids:literal) => {
         concat!("in (select unhex(value) from json_each(", $ids, "))")
+    };
+}
+/// Is one of those that are selected.
+macro_rules! selected {
+    ($select:literal) => {
+        concat!("in (", $select, ")")
+    };
+}
+/// Where a row is.
+macro_rules! row_id {
+    () => {
+        "rowid"
     };
 }
 /// Has these bytes in it.

@@ -168,7 +168,7 @@ impl Database {
     }
 
     /// Writes the session's next event. In a transaction that has changed the session's row: so no
-    /// other gives it the same number.
+    /// other gives it the same number. It is one that no event ever had, though old ones are deleted.
     pub(super) async fn tell_of_session(
         &self,
         transaction: &mut Transaction<'_, Db>,
@@ -179,9 +179,14 @@ impl Database {
         let scopes: Vec<&str> = scope_set.split_whitespace().collect();
         sqlx::query(concat!(
             "insert into session_events (session_id, sequence, at, kind, data)
-             select $1, coalesce(max(sequence), 0) + 1, ",
+             select $1, max(next), ",
             now!(),
-            ", $2, $3 from session_events where session_id = $1"
+            ", $2, $3
+             from (select max(sequence) + 1 as next from session_events where session_id = $1
+                   union all
+                   select ",
+            epoch_micros!(),
+            ") as numbers"
         ))
         .bind(session_id)
         .bind(kind.as_str())

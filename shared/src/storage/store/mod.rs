@@ -3,8 +3,9 @@
 //! This file is compiled twice, as a module of `postgres` and of `sqlite`. What differs comes from
 //! there: the types `Db` and `Connections`, `begin`, `ids`, `insert_jobs`, `insert_jobs_at_once`,
 //! `claim_ready`, `wake_due`, `record`, `record_at_once`, and the macros `now!` (the database's clock),
-//! `after!` (that many microseconds from now), `chance!` (a random number), `among!` (is one of the
-//! ids), `contains!` (has these bytes in it) and `locked!` (lock the selected rows).
+//! `epoch_micros!` (that clock as a number), `after!` (that many microseconds from now), `chance!` (a
+//! random number), `among!` (is one of the ids), `selected!` (is one of those that are selected),
+//! `row_id!` (where a row is), `contains!` (has these bytes in it) and `locked!` (lock the selected rows).
 
 mod audit;
 mod call_slots;
@@ -13,7 +14,7 @@ mod grants;
 mod own_jobs;
 mod own_sessions;
 mod queue;
-mod retention;
+pub(super) mod retention;
 mod rotation;
 mod schema;
 mod submissions;

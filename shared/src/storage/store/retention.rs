@@ -34,51 +34,59 @@ macro_rules! is_idle {
     };
 }
 
+/// That ended `$1` microseconds ago, or `$2` if somebody is still to be told; `$3` of them. What its user
+/// lets go on meanwhile is locked, and no longer finished.
+pub(in super::super) const DELETE_FINISHED: &str = concat!(
+    "with old as materialized (
+        select id from jobs
+        where finished_at <= ",
+    after!("-$1"),
+    " and (finished_at <= ",
+    after!("-$2"),
+    " or not exists (select 1 from webhook_deliveries
+                         where job_id = jobs.id and due_at is not null))
+        order by finished_at limit $3",
+    locked!("update skip locked"),
+    ")
+     delete from jobs where id ",
+    selected!("select id from old")
+);
+
+/// Older than `$1` microseconds, `$2` of them.
+pub(in super::super) const DELETE_SESSION_EVENTS: &str = concat!(
+    "with old as materialized (
+        select ",
+    row_id!(),
+    " as place from session_events
+        where at <= ",
+    after!("-$1"),
+    " order by at limit $2",
+    locked!("update skip locked"),
+    ")
+     delete from session_events where ",
+    row_id!(),
+    " ",
+    selected!("select place from old")
+);
+
 #[async_trait]
 impl Retention for Database {
     async fn delete_finished(&self, age: Duration, limit: u32) -> Result<u64, StoreError> {
-        // What its user lets go on meanwhile is locked, and no longer finished.
-        let deleted = sqlx::query(concat!(
-            "with old as materialized (
-                select id from jobs
-                where finished_at <= ",
-            after!("-$1"),
-            " and (finished_at <= ",
-            after!("-$2"),
-            " or not exists (select 1 from webhook_deliveries
-                                 where job_id = jobs.id and due_at is not null))
-                order by finished_at limit $3",
-            locked!("update skip locked"),
-            ")
-             delete from jobs where id in (select id from old)"
-        ))
-        .bind(micros(age))
-        .bind(micros(age + TELLING))
-        .bind(i64::from(limit))
-        .execute(&self.writer)
-        .await?;
+        let deleted = sqlx::query(DELETE_FINISHED)
+            .bind(micros(age))
+            .bind(micros(age + TELLING))
+            .bind(i64::from(limit))
+            .execute(&self.writer)
+            .await?;
         Ok(deleted.rows_affected())
     }
 
     async fn delete_session_events(&self, age: Duration, limit: u32) -> Result<u64, StoreError> {
-        let deleted = sqlx::query(concat!(
-            "with old as materialized (
-                select session_id, sequence from session_events
-                where at <= ",
-            after!("-$1"),
-            " and sequence < (
-                    select max(sequence) from session_events as all_of_it
-                    where all_of_it.session_id = session_events.session_id)
-                order by at limit $2",
-            locked!("update skip locked"),
-            ")
-             delete from session_events
-             where (session_id, sequence) in (select session_id, sequence from old)"
-        ))
-        .bind(micros(age))
-        .bind(i64::from(limit))
-        .execute(&self.writer)
-        .await?;
+        let deleted = sqlx::query(DELETE_SESSION_EVENTS)
+            .bind(micros(age))
+            .bind(i64::from(limit))
+            .execute(&self.writer)
+            .await?;
         Ok(deleted.rows_affected())
     }
 
@@ -140,7 +148,8 @@ impl Retention for Database {
             " order by id",
             locked!("update skip locked"),
             ")
-             delete from sessions where id in (select id from unneeded)"
+             delete from sessions where id ",
+            selected!("select id from unneeded")
         ))
         .bind(micros(age))
         .bind(ids(&looked_at))
