@@ -48,8 +48,9 @@ pub async fn run(plan: Plan) -> Report {
     let (stage, mut fleet) = set_up(plan).await;
     let mut facts = Facts::new(&stage.plan);
 
-    let before = measures::throughput(&stage).await;
+    let before = measures::throughput(&stage, &mut fleet).await;
 
+    let measuring = stage.downstream.log().len();
     stage.be_hostile(true);
     let (submitted, finished) = (AtomicBool::new(false), AtomicBool::new(false));
     let submit = async {
@@ -69,11 +70,11 @@ pub async fn run(plan: Plan) -> Report {
     let return_ = workload::users_return(&stage, &finished);
     let (jobs, unfinished, ()) = tokio::join!(submit, storm, return_);
 
+    facts.requests = stage.downstream.log().len() - measuring;
     let measured = measures::all(&stage, &mut fleet, before).await;
     facts.unasked_ends = fleet.retire().await;
     let checked = checker::check(&stage, &jobs, unfinished).await;
     facts.seconds = began.elapsed().as_secs();
-    facts.requests = stage.downstream.log().len();
     let report = Report { facts, lines: checked.into_iter().chain(measured).collect() };
     if report.passed() {
         stage.app.discard().await;

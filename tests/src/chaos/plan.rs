@@ -19,7 +19,7 @@ pub struct Plan {
     pub users: usize,
     /// Processes of `errand-worker`.
     pub workers: usize,
-    /// Whether to measure L1 to L6 afterwards; takes a minute more, of a machine that is left alone.
+    /// Whether to measure L1 to L6; takes four minutes more, of a machine that is left alone.
     pub measures: bool,
     /// Rows that wait for tomorrow while timers are measured.
     pub waiting_rows: u32,

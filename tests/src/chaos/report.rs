@@ -18,7 +18,7 @@ pub struct Facts {
     pub seed: u64,
     /// Jobs that were acknowledged while things went wrong.
     pub jobs: usize,
-    /// Calls that the downstream API saw.
+    /// Calls that the downstream API saw meanwhile.
     pub requests: usize,
     /// Faults by name, and how often.
     pub faults: BTreeMap<&'static str, u32>,
@@ -143,7 +143,7 @@ impl fmt::Display for Report {
                 Verdict::Fail => "FAIL",
                 Verdict::Open => "-",
             };
-            writeln!(formatter, "{verdict:4}  {name}  {what:66} {figure:>24}   {bound}")?;
+            writeln!(formatter, "{verdict:4}  {name}  {what:62} {figure:>32}   {bound}")?;
             for case in cases.iter().take(CASES) {
                 writeln!(formatter, "          {case}")?;
             }
