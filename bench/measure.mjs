@@ -267,19 +267,18 @@ async function tasks() {
 }
 
 /** One job at a time, by a worker that has nothing else to do: by the database's clock, from the submission's first statement. */
-async function pickUp(name, count, pause, env) {
-  await empty.forgetJobs();
-  await empty.startWorker(env);
-  await empty.submit(bodies.noCall, plainTokens[0]);
+async function pickUp(name, installation, count, pause, env) {
+  await installation.startWorker(env);
+  await installation.submit(bodies.noCall, plainTokens[0]);
   await sleep(1500);
-  const newest = await empty.newest();
+  const newest = await installation.newest();
   for (let done = 0; done < count; done += 1) {
-    await empty.submit(bodies.noCall, plainTokens[0]);
+    await installation.submit(bodies.noCall, plainTokens[0]);
     await sleep(pause());
   }
-  await empty.drained(count, newest);
-  await empty.stopWorker();
-  const times = await postgres.query('errand', `
+  await installation.drained(count, newest);
+  await installation.stopWorker();
+  const times = await postgres.query(installation.name, `
     select extract(epoch from started_at - created_at)::float * 1e3 as claimed,
            extract(epoch from finished_at - created_at)::float * 1e3 as ran
     from jobs where id > $1`, [newest]);
@@ -291,8 +290,10 @@ async function pickUp(name, count, pause, env) {
 }
 
 async function latency() {
-  await pickUp('pick-up, idle', JOBS / 20, () => 20);
-  await pickUp('pick-up without LISTEN', 30, () => 100 + Math.random() * 400, { ERRAND__DATABASE__LISTEN: 'false' });
+  await empty.forgetJobs();
+  await pickUp('pick-up, idle', empty, JOBS / 20, () => 20);
+  await pickUp('pick-up, idle, 2 M other rows', full, JOBS / 20, () => 20);
+  await pickUp('pick-up without LISTEN', empty, 30, () => 100 + Math.random() * 400, { ERRAND__DATABASE__LISTEN: 'false' });
   const text = await result('graphile', process.execPath, ['peers/graphile/worker.mjs', 'latency', JOBS / 20], { env: { DATABASE_URL: postgres.url('graphile') } });
   const { times } = JSON.parse(text);
   samples.add('pick-up, idle, runs: graphile-worker p50', percentile(times, 0.5), 'ms');
@@ -384,6 +385,9 @@ const goals = [
   ['drain of no-call jobs, of apalis-postgres', samples.ratio('drain, no call', 'drain, no call: apalis-postgres'), 2],
   ['drain of no-call jobs, of graphile-worker tuned', samples.ratio('drain, no call', 'drain, no call: graphile-worker, tuned'), 0.5],
   ['drain beside 2 M other rows, of without', samples.ratio('drain, no call, 2 M other rows', 'drain, no call'), 0.9],
+  ['submit beside 2 M other rows, of without', samples.ratio('submit without a session, 2 M other rows', 'submit without a session: Errand'), 0.9],
+  ['time to the claim beside 2 M other rows, of without', samples.ratio('pick-up, idle, 2 M other rows, claimed: p50', 'pick-up, idle, claimed: p50'), -1.1],
+  ['idle worker beside 2 M other rows, resident, of without', samples.ratio('idle worker, 2 M other rows: resident', 'idle worker: resident'), -1.1],
   ['pick-up, idle, p50 in ms', samples.median('pick-up, idle, has run: p50'), -2],
   ['pick-up, idle, p99 in ms', samples.median('pick-up, idle, has run: p99'), -6],
   ['pick-up without LISTEN, p99 in ms', samples.median('pick-up without LISTEN, claimed: p99'), -1100],
