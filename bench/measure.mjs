@@ -289,10 +289,10 @@ async function pickUp(name, installation, count, pause, env) {
   }
 }
 
-async function latency() {
+async function latency(round) {
   await empty.forgetJobs();
-  await pickUp('pick-up, idle', empty, JOBS / 20, () => 20);
-  await pickUp('pick-up, idle, 2 M other rows', full, JOBS / 20, () => 20);
+  const both = [['pick-up, idle', empty], ['pick-up, idle, 2 M other rows', full]];
+  for (const [name, installation] of round % 2 ? both.reverse() : both) await pickUp(name, installation, JOBS / 20, () => 20);
   await pickUp('pick-up without LISTEN', empty, 30, () => 100 + Math.random() * 400, { ERRAND__DATABASE__LISTEN: 'false' });
   const text = await result('graphile', process.execPath, ['peers/graphile/worker.mjs', 'latency', JOBS / 20], { env: { DATABASE_URL: postgres.url('graphile') } });
   const { times } = JSON.parse(text);
@@ -355,7 +355,7 @@ const rows = { submit, batch, drainOneCall, drainNoCall, tasks, latency, tokensF
 for (let round = 0; round < WARM_UP + RUNS; round += 1) {
   for (const [name, row] of Object.entries(rows)) {
     process.stderr.write(`bench: round ${round + 1} of ${WARM_UP + RUNS}: ${name}\n`);
-    await row();
+    await row(round);
   }
   if (round < WARM_UP) samples.clear();
 }
