@@ -6,7 +6,10 @@ use sqlx::{AssertSqlSafe, Executor};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{
-    store::retention::{DELETE_FINISHED, DELETE_SESSION_EVENTS},
+    store::{
+        own_jobs::{LIST, LIST_TAGGED},
+        retention::{DELETE_FINISHED, DELETE_SESSION_EVENTS},
+    },
     *,
 };
 use crate::storage::conformance::TestStore;
@@ -106,6 +109,30 @@ async fn what_is_old_is_deleted_without_a_look_at_the_rest() {
         ] {
             let plan = plan(&mut connection, statement, arguments).await;
             assert!(!plan.contains(&format!("Seq Scan on {table}")), "{analyzed}: {plan}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_list_is_read_without_a_look_at_the_rest() {
+    let store = TestStore::postgres().await;
+    let mut connection = PgConnection::connect(store.url()).await.unwrap();
+    connection.execute(ROWS).await.unwrap();
+    let tags = "update jobs set subject = 's';
+                insert into job_tags (tenant, subject, name, value, job_id)
+                select tenant, subject, 'order', '4711', id from jobs";
+    connection.execute(tags).await.unwrap();
+    for analyzed in [false, true] {
+        if analyzed {
+            connection.execute("analyze").await.unwrap();
+        }
+        connection.execute("set plan_cache_mode = force_generic_plan").await.unwrap();
+        let page = "'t', 's', 'ffffffff-ffff-ffff-ffff-ffffffffffff', null, null, 50";
+        for (statement, arguments) in
+            [(LIST, page), (LIST_TAGGED, &format!("{page}, 'order', '4711'"))]
+        {
+            let plan = plan(&mut connection, statement, arguments).await;
+            assert!(!plan.contains("Seq Scan on jobs"), "{analyzed}: {plan}");
         }
     }
 }

@@ -11,7 +11,7 @@ mod audit;
 mod call_slots;
 mod gates;
 mod grants;
-mod own_jobs;
+pub(super) mod own_jobs;
 mod own_sessions;
 mod queue;
 pub(super) mod retention;

@@ -36,7 +36,7 @@ macro_rules! newest {
 
 /// By status, each in the order of the index, and then together: no more rows are looked at than are
 /// asked for of each, however many there are.
-const LIST: &str = concat!(
+pub(in super::super) const LIST: &str = concat!(
     job_with!("cast(null as bytea)", "jobs", "sessions"),
     " where jobs.id in (select id from (",
     newest!("pending"),
@@ -57,7 +57,7 @@ const LIST: &str = concat!(
 );
 
 /// By a tag, whose rows stand in the order of the list.
-const LIST_TAGGED: &str = concat!(
+pub(in super::super) const LIST_TAGGED: &str = concat!(
     job_with!("cast(null as bytea)", "jobs", "sessions"),
     " where jobs.id in (
         select job_tags.job_id from job_tags join jobs as tagged on tagged.id = job_tags.job_id
