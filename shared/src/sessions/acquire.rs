@@ -281,8 +281,10 @@ impl Sessions {
     }
 
     /// Whether the time of `token` is over: that it is refused then says nothing of the session.
+    ///
+    /// Up to a second sooner for the API, which reads its `exp`: providers cut it to whole seconds.
     pub fn is_over(&self, token: &HeldToken) -> bool {
-        token.expires_at <= self.clock.now()
+        token.expires_at <= self.clock.now() + Duration::from_secs(1)
     }
 
     async fn grant(&self, wanted: &Wanted) -> Result<HeldGrant, AcquireError> {
